@@ -1,0 +1,1 @@
+"""The HTTP API: commands in, read models out."""

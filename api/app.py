@@ -1,0 +1,114 @@
+"""The application: built by plain constructor calls; nothing connects before it is asked."""
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from datetime import datetime
+
+from fastapi import FastAPI
+from fastapi_offline import FastAPIOffline
+
+from api.commands import Command, Dispatcher
+from api.cursors import Cursors
+from api.endpoint import CommandRoute
+from api.errors import add_handlers
+from api.metrics import Metrics, Observed
+from api.openapi import describe
+from api.reads import Reads
+from api.routes import (
+    attribution,
+    bulk,
+    campaigns,
+    customers,
+    funnel,
+    health,
+    lifecycle,
+    opportunities,
+    pipelines,
+)
+from api.services import Services
+from api.tokens import Tokens
+from infra.commands import Commands
+from infra.postgres import Pool
+from infra.settings import Settings
+from infra.vault import Vault
+
+COMMANDS: tuple[Command, ...] = (
+    *opportunities.COMMANDS,
+    *customers.COMMANDS,
+    *campaigns.COMMANDS,
+    *pipelines.COMMANDS,
+)
+"""All commands there are."""
+
+_READS = (opportunities, customers, campaigns, pipelines, funnel, lifecycle, attribution)
+
+DESCRIPTION = """
+Customers, deals and campaigns as an append-only log of facts, and read models that answer at any
+date (`as_of`), as known at any date (`known_at`).
+
+Commands are `POST`s. Each carries an `Idempotency-Key`, so that it is done once, however often it
+is sent, and answers with the `position` of what it recorded; a read with that as `min_position`
+includes it. Errors are RFC 9457 problems with a stable `type`.
+"""
+
+
+def dispatcher(commands: Commands, tokens: Tokens) -> Dispatcher:
+    """Carries out commands by path, in this process: for imports, and for the API itself."""
+    return Dispatcher(commands, COMMANDS, tokens.derived_key("receipts"))
+
+
+def create_app(
+    *,
+    commands: Commands,
+    vault: Vault,
+    read_pool: Pool,
+    log_pool: Pool,
+    models: Mapping[str, str],
+    settings: Settings,
+    clock: Callable[[], datetime],
+    tokens: Tokens,
+    running: Callable[[], bool] = lambda: True,
+) -> FastAPI:
+    """The API.
+
+    `read_pool` finds the tables of the read models, `log_pool` those of the log, both may only
+    read; `models` is the id of each read model's positions; `running` tells whether projections
+    are being kept up by this process.
+    """
+    metrics = Metrics()
+    reads = Reads(
+        read_pool,
+        log_pool,
+        models,
+        clock,
+        wait_seconds=settings.wait_seconds,
+        threads=settings.pool_size,
+    )
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        reads.close()
+
+    app = FastAPIOffline(
+        title="crm-ledger", version="1", description=DESCRIPTION.strip(), lifespan=lifespan
+    )
+    app.state.services = Services(
+        commands=commands,
+        dispatcher=dispatcher(commands, tokens),
+        reads=reads,
+        vault=vault,
+        tokens=tokens,
+        cursors=Cursors(tokens.derived_key("cursors")),
+        metrics=metrics,
+        settings=settings,
+        running=running,
+    )
+    for command in COMMANDS:
+        app.router.routes.append(CommandRoute(command))
+    for resource in (*_READS, bulk, health):
+        app.router.routes.extend(resource.router.routes)
+    app.add_middleware(Observed, metrics=metrics)
+    add_handlers(app)
+    describe(app, bulk.SCHEMAS)
+    return app

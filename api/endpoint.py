@@ -1,0 +1,149 @@
+"""The HTTP side of a command: from the request to its answer, with no step that it does not need.
+
+FastAPI's own handler is replaced (its documented hook, `get_route_handler`), since reading, hashing
+and validating the body are one matter here; the signature that the OpenAPI description is made
+from stands in `_described`.
+"""
+
+import inspect
+from collections.abc import Callable, Coroutine
+from typing import Annotated, Any
+from uuid import UUID
+
+import orjson
+from fastapi import Body, Header, Path, Request
+from fastapi.routing import APIRoute
+from starlette.responses import Response
+
+from api.body import JSON_TYPE, check_content_type, parse_json, read_body, validate
+from api.commands import ID, MAX_KEY_LENGTH, Command, Target, Work, authorize, parse_id
+from api.errors import UnsupportedMediaType
+from api.headers import Headers, idempotency_key, if_match, principal_of, read_headers
+from api.openapi import BEARER, command_responses
+from api.schemas.answers import CommandAnswer
+from api.services import services_of
+from infra.commands import Answer
+
+
+class CommandRoute(APIRoute):
+    """The route of one command."""
+
+    def __init__(self, command: Command) -> None:
+        self.command = command
+        super().__init__(
+            command.path,
+            _described(command),
+            methods=["POST"],
+            status_code=command.status,
+            summary=command.summary,
+            description=inspect.getdoc(command.body),
+            name=_operation(command),
+            operation_id=_operation(command),
+            tags=[command.resource],
+            response_model=CommandAnswer,
+            responses=command_responses(command),
+            openapi_extra={"security": [{BEARER: [command.scope.value]}]},
+        )
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        command = self.command
+
+        async def handle(request: Request) -> Response:
+            return await carry_out(command, request)
+
+        return handle
+
+
+async def carry_out(command: Command, request: Request) -> Response:
+    """Checks in this order: token, scope, headers, id, body, fields; then the command itself."""
+    services = services_of(request)
+    headers = read_headers(request.scope["headers"])
+    principal = principal_of(headers, services.tokens)
+    authorize(principal, command.scope)
+    key = idempotency_key(headers)
+    version = if_match(headers, creation=command.creates is not None)
+    id_ = parse_id(request.path_params["id"]) if ID in command.path else None
+    form = await _form(request, headers, services.settings.max_body_bytes)
+    work = Work(Target(command, id_), validate(command.body, form), key, form, version, principal)
+    return respond(command, await services.dispatcher.execute(work))
+
+
+async def _form(request: Request, headers: Headers, limit: int) -> bytes:
+    raw = await read_body(request.receive, headers.get(b"content-length"), limit)
+    if not raw:
+        return b"{}"
+    check_content_type(headers.get(b"content-type"), (JSON_TYPE,))
+    if headers.get(b"content-encoding", b"identity") != b"identity":
+        raise UnsupportedMediaType("application/json")
+    _, form = parse_json(raw)
+    return form
+
+
+def respond(command: Command, answer: Answer) -> Response:
+    """What the command came to."""
+    headers = {"ETag": f'"{answer.version}"'}
+    if command.creates is not None:
+        headers["Location"] = f"{command.path}/{answer.id}"
+    if answer.repeated:
+        headers["Idempotent-Replayed"] = "true"
+    return Response(
+        orjson.dumps(content(answer)), answer.status, headers, media_type="application/json"
+    )
+
+
+def content(answer: Answer) -> dict[str, Any]:
+    """The body of an answer."""
+    return {
+        "id": str(answer.id),
+        "version": answer.version,
+        "position": answer.position,
+        **answer.extra,
+    }
+
+
+def _described(command: Command) -> Callable[..., Any]:
+    """A function whose signature says what the route takes. It is never called."""
+
+    def described(**_: Any) -> None:
+        raise NotImplementedError
+
+    parameters: dict[str, Any] = {}
+    if ID in command.path:
+        parameters["id"] = Annotated[UUID, Path(description="Id of the thing it is done to.")]
+    parameters["idempotency_key"] = Annotated[
+        str,
+        Header(
+            min_length=1,
+            max_length=MAX_KEY_LENGTH,
+            pattern=r"^[!-~]([ -~]*[!-~])?$",
+            description="New for each command; the same to repeat one whose answer was lost.",
+        ),
+    ]
+    if command.creates is None:
+        parameters["if_match"] = Annotated[
+            str | None,
+            Header(
+                pattern=r'^("(0|[1-9][0-9]{0,17})"|\*)$',
+                description="The ETag of the version that the command is meant for.",
+            ),
+        ]
+    required = any(field.is_required() for field in command.body.model_fields.values())
+    body_type: Any = command.body if required else command.body | None
+    parameters["body"] = Annotated[body_type, Body()]
+    optional = {"if_match"} if required else {"if_match", "body"}
+    described.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [
+            inspect.Parameter(
+                name,
+                inspect.Parameter.KEYWORD_ONLY,
+                annotation=annotation,
+                default=None if name in optional else inspect.Parameter.empty,
+            )
+            for name, annotation in parameters.items()
+        ]
+    )
+    return described
+
+
+def _operation(command: Command) -> str:
+    return command.method.__name__

@@ -1,0 +1,202 @@
+"""Customers: their commands, single reads and lists."""
+
+from typing import Annotated, Any
+from uuid import UUID
+
+from fastapi import APIRouter, Query, Request
+from pydantic import Field
+from starlette.responses import Response
+
+from api.commands import Command
+from api.openapi import link_header, read_responses, version_header
+from api.routes.reading import (
+    Reader,
+    Shared,
+    found,
+    json_response,
+    names,
+    page_arguments,
+    page_response,
+)
+from api.schemas import reads
+from api.schemas.customers import (
+    AddContact,
+    ChangeLevel,
+    ChangeProfile,
+    Churn,
+    PlaceOrder,
+    RaiseChurnSignal,
+    RecordPayment,
+    RecordResponse,
+    RegisterCustomer,
+)
+from api.schemas.fields import PlainCommand
+from api.schemas.parameters import Flag, ListParameters, ReadParameters, Term, external, sorts
+from domain.application import CRM
+from domain.values import CustomerKind
+from projections import customers, lifecycle
+from projections.customers import ContactRow, CustomerRow
+from projections.reading import Connection, Moment
+
+MODEL = "customers"
+
+COMMANDS = (
+    Command(
+        "/v1/customers",
+        RegisterCustomer,
+        CRM.register_customer,
+        "Register a customer",
+        creates="customer",
+    ),
+    Command("/v1/customers/{id}/profile", ChangeProfile, CRM.change_profile, "Change the profile"),
+    Command(
+        "/v1/customers/{id}/contacts",
+        AddContact,
+        CRM.add_contact,
+        "Add a contact",
+        part="contact_id",
+    ),
+    Command(
+        "/v1/customers/{id}/responses",
+        RecordResponse,
+        CRM.record_response,
+        "Record a response to a campaign",
+    ),
+    Command("/v1/customers/{id}/orders", PlaceOrder, CRM.place_order, "Record an order"),
+    Command(
+        "/v1/customers/{id}/payments",
+        RecordPayment,
+        CRM.record_payment,
+        "Record a payment that fell overdue or was settled",
+    ),
+    Command(
+        "/v1/customers/{id}/churn-signals",
+        RaiseChurnSignal,
+        CRM.raise_churn_signal,
+        "Record a sign that the customer may leave",
+    ),
+    Command(
+        "/v1/customers/{id}/lifecycle",
+        ChangeLevel,
+        CRM.change_level,
+        "Move to a level of the relationship",
+    ),
+    Command("/v1/customers/{id}/churn", Churn, CRM.churn, "Record that the customer left"),
+    Command(
+        "/v1/customers/{id}/win-back",
+        PlainCommand,
+        CRM.win_back,
+        "Record that a lost customer came back",
+    ),
+)
+
+router = APIRouter(prefix="/v1/customers", tags=["customers"])
+
+
+class CustomerList(ListParameters):
+    sort: Annotated[str, Field(pattern=sorts(customers.SORTS))] = "id"
+    kind: CustomerKind | None = None
+    identified: Flag | None = None
+    name: Term | None = None
+    region: Term | None = None
+    industry: Term | None = None
+    source: Term | None = None
+    external_source: Term | None = None
+    external_id: Term | None = None
+
+
+@router.get(
+    "",
+    summary="List customers",
+    response_model=reads.ListAnswer[reads.Customer],
+    responses=link_header() | read_responses(),
+)
+async def list_customers(
+    request: Request,
+    services: Shared,
+    reader: Reader,
+    parameters: Annotated[CustomerList, Query()],
+) -> Response:
+    """Search looks at company names and external ids; names of persons are encrypted."""
+    arguments = page_arguments(services, parameters, request.url.path)
+    filters = parameters.filters()
+
+    def query(connection: Connection, moment: Moment) -> Any:
+        return customers.customers(connection, moment, filters=filters, **arguments)
+
+    answered = await services.reads.ask([MODEL], parameters.question(), query)
+    rows = answered.value.rows
+    opened = await names(services, reader, (row.personal_name for row in rows))
+    return page_response(
+        services,
+        request,
+        parameters,
+        answered,
+        (_customer(row, row.name or opened(row.personal_name)) for row in rows),
+    )
+
+
+@router.get(
+    "/{id}",
+    summary="Read a customer",
+    response_model=reads.CustomerAnswer,
+    responses=version_header() | read_responses(404),
+)
+async def read_customer(
+    id: UUID, services: Shared, reader: Reader, parameters: Annotated[ReadParameters, Query()]
+) -> Response:
+    """With contacts, and where the customer stands in each classification of the lifecycle."""
+
+    def query(connection: Connection, moment: Moment) -> Any:
+        return (
+            customers.customer(connection, id, moment),
+            customers.contacts(connection, id, moment),
+            lifecycle.standing(connection, id, moment),
+        )
+
+    answered = await services.reads.ask([MODEL, "lifecycle"], parameters.question(), query, key=id)
+    row, people, standings = answered.value
+    customer: CustomerRow = found(row, "customer", id)
+    sealed = [customer.personal_name]
+    for person in people:
+        sealed += [person.name, person.email, person.phone]
+    opened = await names(services, reader, sealed)
+    content = {
+        **_customer(customer, customer.name or opened(customer.personal_name)),
+        "contacts": [_contact(person, opened) for person in people],
+        "lifecycle": {
+            standing.classification.value: {"value": standing.value, "since": standing.since}
+            for standing in standings
+        },
+        **answered.times(),
+    }
+    return json_response(content, version=customer.version)
+
+
+def _customer(row: CustomerRow, name: str | None) -> dict[str, Any]:
+    return {
+        "id": row.id,
+        "kind": row.kind,
+        "name": name,
+        "identified": row.identified,
+        "region": row.region,
+        "industry": row.industry,
+        "source": row.source,
+        "external_id": external(row.external_source, row.external_id),
+        "attributes": row.attributes,
+        "registered_at": row.registered_at,
+        "version": row.version,
+    }
+
+
+def _contact(row: ContactRow, opened: Any) -> dict[str, Any]:
+    return {
+        "id": row.id,
+        "name": opened(row.name),
+        "department": row.department,
+        "level": row.level,
+        "role": row.role,
+        "email": opened(row.email),
+        "phone": opened(row.phone),
+        "added_at": row.added_at,
+    }

@@ -1,0 +1,111 @@
+"""Bodies of the commands on customers."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from api.schemas.fields import (
+    Amount,
+    AttributeName,
+    Attributes,
+    Clearable,
+    CommandBody,
+    External,
+    Id,
+    Label,
+    Name,
+    Prose,
+)
+from domain.values import ChurnCause, CustomerKind, Level, Severity
+
+Email = Annotated[str, Field(max_length=254, pattern=r"^[^@\s\x00]+@[^@\s\x00]+$")]
+
+
+class RegisterCustomer(CommandBody):
+    """A company, or a natural person whose name is then kept as personal data."""
+
+    kind: CustomerKind = CustomerKind.COMPANY
+    name: Annotated[
+        Name | None, Field(description="May be missing only where `identified` is false.")
+    ] = None
+    identified: bool = True
+    region: Label | None = None
+    industry: Label | None = None
+    source: Label | None = None
+    external_id: External | None = None
+    attributes: Attributes = Field(default_factory=dict)
+
+    def arguments(self) -> dict[str, Any]:
+        return {"name": None, **super().arguments()}
+
+
+class ChangeProfile(CommandBody):
+    """What is left out stays; null or an empty text clears."""
+
+    name: Name | None = None
+    identified: bool | None = None
+    region: Clearable | None = None
+    industry: Clearable | None = None
+    source: Clearable | None = None
+    attributes: Attributes = Field(default_factory=dict)
+    removed_attributes: Annotated[tuple[AttributeName, ...], Field(max_length=100)] = ()
+
+    def arguments(self) -> dict[str, Any]:
+        given = super().arguments()
+        for name in self.model_fields_set & {"region", "industry", "source"}:
+            given.setdefault(name, "")
+        return given
+
+
+class AddContact(CommandBody):
+    """A natural person at the customer. Name, email and phone are kept as personal data."""
+
+    name: Name
+    department: Label | None = None
+    level: Label | None = None
+    role: Label | None = None
+    email: Email | None = None
+    phone: Label | None = None
+
+
+class RecordResponse(CommandBody):
+    """The customer answered a campaign: a touch."""
+
+    campaign_id: Id
+    channel: Label
+    kind: Label
+
+
+class PlaceOrder(CommandBody):
+    """An order that came without a deal of its own."""
+
+    order_id: Label
+    amount: Amount
+
+
+class RecordPayment(CommandBody):
+    """A payment fell overdue, or was settled."""
+
+    kind: Literal["overdue", "settled"]
+    amount: Amount
+    reference: Label
+
+
+class RaiseChurnSignal(CommandBody):
+    """A sign that the customer may leave. The detail is kept as personal data."""
+
+    kind: Label
+    severity: Severity
+    detail: Prose | None = None
+
+
+class ChangeLevel(CommandBody):
+    """The customer's level inside the relationship."""
+
+    level: Level
+
+
+class Churn(CommandBody):
+    """The customer left, and why."""
+
+    cause: ChurnCause

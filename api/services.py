@@ -1,0 +1,33 @@
+"""What the handlers of one application share, built in `api.app.create_app`."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import cast
+
+from fastapi import Request
+
+from api.commands import Dispatcher
+from api.cursors import Cursors
+from api.metrics import Metrics
+from api.reads import Reads
+from api.tokens import Tokens
+from infra.commands import Commands
+from infra.settings import Settings
+from infra.vault import Vault
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    commands: Commands
+    dispatcher: Dispatcher
+    reads: Reads
+    vault: Vault
+    tokens: Tokens
+    cursors: Cursors
+    metrics: Metrics
+    settings: Settings
+    running: Callable[[], bool]
+
+
+def services_of(request: Request) -> Services:
+    return cast(Services, request.app.state.services)

@@ -1,0 +1,1 @@
+"""What the business decides: aggregates, their events and rules, and the application over them."""

@@ -1,0 +1,1 @@
+"""What everything stands on: settings, the database, the event store, the vault of keys."""

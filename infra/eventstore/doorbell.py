@@ -1,0 +1,89 @@
+"""Tells readers that the log has grown: by NOTIFY between processes, by a call within one.
+
+A ring may be lost or late; it only ever saves waiting. Readers poll as well.
+"""
+
+from __future__ import annotations
+
+import select
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import psycopg2
+import structlog
+
+log = structlog.get_logger(__name__)
+
+_LISTEN_TIMEOUT = 1.0
+_RECONNECT_DELAY = 1.0
+
+
+class Doorbell:
+    """Counts rings. `connect` gives an autocommit connection to listen on; without it, only
+    `ring` of this process is heard."""
+
+    def __init__(self, connect: Callable[[], Any] | None = None) -> None:
+        self._rung = threading.Condition()
+        self._rings = 0
+        self._stopped = threading.Event()
+        self._connect = connect
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Listen in a thread of its own until `stop`."""
+        if self._connect is not None and self._thread is None:
+            self._thread = threading.Thread(target=self._listen, name="doorbell", daemon=True)
+            self._thread.start()
+
+    def stop(self) -> None:
+        """Wake every waiter for good."""
+        self._stopped.set()
+        self.ring()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+
+    @property
+    def rings(self) -> int:
+        """How often it has rung: to be passed to `wait`, taken before looking at the log."""
+        return self._rings
+
+    def ring(self) -> None:
+        """Wake all who wait."""
+        with self._rung:
+            self._rings += 1
+            self._rung.notify_all()
+
+    def wait(self, heard: int, timeout: float) -> bool:
+        """Wait for a ring after the `heard`-th, at most `timeout` seconds; false if none came."""
+        with self._rung:
+            return self._rung.wait_for(
+                lambda: self._rings != heard or self._stopped.is_set(), timeout
+            )
+
+    def _listen(self) -> None:
+        assert self._connect is not None
+        while not self._stopped.is_set():
+            connection = None
+            try:
+                connection = self._connect()
+                with connection.cursor() as cursor:
+                    cursor.execute("SELECT 'crm_' || current_schema()")
+                    cursor.execute(f'LISTEN "{cursor.fetchone()[0]}"')
+                self.ring()  # what was appended before we listened
+                self._hear(connection)
+            except (psycopg2.Error, OSError) as error:
+                log.warning("doorbell lost its connection", error=type(error).__name__)
+                self._stopped.wait(_RECONNECT_DELAY)
+            finally:
+                if connection is not None:
+                    connection.close()
+
+    def _hear(self, connection: Any) -> None:
+        while not self._stopped.is_set():
+            if select.select([connection], [], [], _LISTEN_TIMEOUT)[0]:
+                connection.poll()
+                if connection.notifies:
+                    connection.notifies.clear()
+                    self.ring()

@@ -1,0 +1,161 @@
+"""The persistence module for the `eventsourcing` library: `PERSISTENCE_MODULE` names this file."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from eventsourcing.persistence import (
+    AggregateRecorder,
+    ApplicationRecorder,
+    InfrastructureFactory,
+    Mapper,
+    ProcessRecorder,
+    TrackingRecorder,
+    Transcoder,
+)
+from eventsourcing.utils import resolve_topic
+
+from infra.eventstore.committer import Committer
+from infra.eventstore.doorbell import Doorbell
+from infra.eventstore.recorders import (
+    PostgresAggregateRecorder,
+    PostgresApplicationRecorder,
+    PostgresProcessRecorder,
+    PostgresTrackingRecorder,
+)
+from infra.eventstore.transcoder import EventMapper, EventTranscoder
+from infra.postgres import Pool, connect
+from infra.vault import Vault, read_or_make_secret
+
+_WRITER_SETTINGS = {
+    # A stopped process that holds the head is ended by the server; who waits for it tries again.
+    "lock_timeout": "5s",
+    "idle_in_transaction_session_timeout": "5s",
+    "statement_timeout": "60s",
+}
+
+
+class Factory(InfrastructureFactory[TrackingRecorder]):
+    """Recorders and mapper on one PostgreSQL database.
+
+    Reads from the environment: `LOG_DATABASE_URL`, `LOG_SCHEMA` (default `log`), `LOG_ROLE`
+    (default `crm_writer`), `LOG_POOL` (connections for reading, default 4), `LOG_PATIENCE`
+    (seconds an append is tried again while the log is locked, default 15) and
+    `MASTER_KEY_FILE` (of the vault).
+    """
+
+    @property
+    def _url(self) -> str:
+        return self.env.get("LOG_DATABASE_URL", "")
+
+    @property
+    def _session(self) -> dict[str, Any]:
+        return {
+            "role": self.env.get("LOG_ROLE", "crm_writer"),
+            "search_path": [self.env.get("LOG_SCHEMA", "log")],
+            "application_name": "crm-log",
+            "autocommit": True,
+        }
+
+    @cached_property
+    def pool(self) -> Pool:
+        """Connections for reading the log."""
+        return Pool(self._url, size=int(self.env.get("LOG_POOL", "4")), **self._session)
+
+    @cached_property
+    def doorbell(self) -> Doorbell:
+        """Rings at every commit, of this process or another."""
+        doorbell = Doorbell(lambda: connect(self._url, **self._session))
+        doorbell.start()
+        return doorbell
+
+    @cached_property
+    def committer(self) -> Committer:
+        """The one writer of this process."""
+        return Committer(
+            lambda: connect(self._url, **self._session, settings=_WRITER_SETTINGS),
+            patience=float(self.env.get("LOG_PATIENCE", "15")),
+            on_commit=self.doorbell.ring,
+        )
+
+    @cached_property
+    def vault(self) -> Vault:
+        """The keys of personal data, in the same database under a role of their own."""
+        key_file = self.env.get("MASTER_KEY_FILE")
+        if not key_file:
+            raise LookupError("MASTER_KEY_FILE is not set")
+        return Vault(
+            Pool(
+                self._url,
+                size=2,
+                role="crm_vault",
+                search_path=["vault"],
+                application_name="crm-vault",
+                autocommit=True,
+            ),
+            read_or_make_secret(Path(key_file)),
+        )
+
+    def transcoder(self) -> Transcoder:
+        """Plain JSON, unless another transcoder is configured."""
+        if self.env.get(self.TRANSCODER_TOPIC):
+            return super().transcoder()
+        return EventTranscoder()
+
+    def mapper(
+        self,
+        transcoder: Transcoder | None = None,
+        mapper_class: type[Mapper[Any]] | None = None,
+    ) -> Mapper[Any]:
+        """Our mapper for our transcoder, the library's for any other."""
+        if mapper_class is None and isinstance(transcoder, EventTranscoder):
+            return EventMapper(self.vault, transcoder)
+        return super().mapper(transcoder, mapper_class)
+
+    def aggregate_recorder(self, purpose: str = "events") -> AggregateRecorder:
+        """For snapshots: streams without positions."""
+        return PostgresAggregateRecorder(self.pool)
+
+    def application_recorder(self) -> ApplicationRecorder:
+        """The log."""
+        recorder: ApplicationRecorder = self._recorder(
+            self.APPLICATION_RECORDER_TOPIC, PostgresApplicationRecorder
+        )
+        return recorder
+
+    def process_recorder(self) -> ProcessRecorder:
+        """The log with tracking."""
+        recorder: ProcessRecorder = self._recorder(
+            self.PROCESS_RECORDER_TOPIC, PostgresProcessRecorder
+        )
+        return recorder
+
+    def tracking_recorder(
+        self, tracking_recorder_class: type[TrackingRecorder] | None = None
+    ) -> TrackingRecorder:
+        """Positions of named consumers."""
+        if tracking_recorder_class is None:
+            topic = self.env.get(self.TRACKING_RECORDER_TOPIC)
+            tracking_recorder_class = resolve_topic(topic) if topic else PostgresTrackingRecorder
+        recorder_class: Any = tracking_recorder_class
+        recorder: TrackingRecorder = recorder_class(self.pool)
+        return recorder
+
+    def _recorder(self, topic_name: str, default: type[Any]) -> Any:
+        topic = self.env.get(topic_name)
+        recorder_class = resolve_topic(topic) if topic else default
+        return recorder_class(self.pool, self.committer, self.doorbell)
+
+    def close(self) -> None:
+        """Commit what waits, then close all connections."""
+        for name in ("committer", "doorbell", "pool"):
+            part = self.__dict__.pop(name, None)
+            if isinstance(part, Doorbell):
+                part.stop()
+            elif part is not None:
+                part.close()
+        vault = self.__dict__.pop("vault", None)
+        if vault is not None:
+            vault.close()

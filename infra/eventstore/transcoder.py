@@ -1,0 +1,269 @@
+"""Events as plain JSON, read back by their annotations.
+
+No type tags: whatever a client sends stays data. Personal text is sealed before it is encoded
+and stays sealed until `open_personal` is asked for.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from collections.abc import Callable, Iterator
+from functools import cache
+from typing import Any
+from uuid import UUID
+
+import msgspec
+from eventsourcing.domain import DomainEventProtocol, Snapshot
+from eventsourcing.persistence import Mapper, StoredEvent, Transcoder
+from eventsourcing.utils import get_topic, resolve_topic
+
+from domain.aggregate import LedgerAggregate
+from domain.values import Personal
+from infra.eventstore.records import LedgerEvent
+from infra.vault import Vault
+
+# In columns of their own, or fixed by the topic.
+_NOT_IN_BODY = ("originator_id", "originator_version", "timestamp", "originator_topic")
+
+
+def _encode_custom(value: Any) -> Any:
+    if isinstance(value, Personal):
+        if value.sealed is None:
+            raise ValueError("personal text must be sealed before it is stored")
+        return value.sealed
+    if isinstance(value, (set, frozenset)):
+        return sorted(value)
+    raise TypeError(f"{type(value).__name__} cannot be stored")
+
+
+def _decode_custom(kind: type, value: Any) -> Any:
+    if kind is Personal:
+        return Vault.unopened(value)
+    raise TypeError(f"{kind.__name__} cannot be read")
+
+
+_encoder = msgspec.json.Encoder(enc_hook=_encode_custom)
+
+
+class EventTranscoder(Transcoder):
+    """Plain JSON, for values that carry no Python types."""
+
+    def encode(self, obj: Any) -> bytes:
+        """JSON in UTF-8. Errors: `TypeError` for a value that JSON has no form for."""
+        return _encoder.encode(obj)
+
+    def decode(self, data: bytes) -> Any:
+        """What JSON says, with nothing read into it."""
+        return msgspec.json.decode(data)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Codec:
+    """How one class is written to and read from its body."""
+
+    cls: type
+    version: int
+    names: tuple[str, ...]
+    body: Any
+    decoder: msgspec.json.Decoder[Any]
+    holds_personal: bool
+
+    def encode(self, values: dict[str, Any]) -> bytes:
+        given = {name: values[name] for name in self.names if name in values}
+        return _encoder.encode(self.body(**given))
+
+    def decode(self, state: bytes, class_version: int) -> dict[str, Any]:
+        """The fields, brought up to the class's present version first."""
+        if class_version == self.version:
+            body = self.decoder.decode(state)
+        else:
+            raw = msgspec.json.decode(state)
+            for version in range(class_version, self.version):
+                getattr(self.cls, f"upcast_v{version}_v{version + 1}")(raw)
+            body = msgspec.convert(raw, self.body, dec_hook=_decode_custom)
+        return {name: getattr(body, name) for name in self.names}
+
+
+def _mentions_personal(hint: Any, seen: frozenset[Any] = frozenset()) -> bool:
+    if hint is Personal:
+        return True
+    if dataclasses.is_dataclass(hint) and isinstance(hint, type) and hint not in seen:
+        hints = typing.get_type_hints(hint)
+        return any(_mentions_personal(part, seen | {hint}) for part in hints.values())
+    return any(_mentions_personal(part, seen) for part in typing.get_args(hint))
+
+
+def _codec(cls: type, declared: list[dataclasses.Field[Any]]) -> _Codec:
+    every = typing.get_type_hints(cls)
+    hints = {field.name: every[field.name] for field in declared}
+    fields: list[Any] = []
+    for field in declared:
+        hint = hints[field.name]
+        if field.default is not dataclasses.MISSING:
+            fields.append((field.name, hint, field.default))
+        elif field.default_factory is not dataclasses.MISSING:
+            default = msgspec.field(default_factory=field.default_factory)
+            fields.append((field.name, hint, default))
+        elif type(None) in typing.get_args(hint):
+            fields.append((field.name, hint, None))
+        else:
+            fields.append((field.name, hint))
+    body = msgspec.defstruct(f"{cls.__name__}Body", fields, kw_only=True, omit_defaults=True)
+    return _Codec(
+        cls=cls,
+        version=getattr(cls, "class_version", 1),
+        names=tuple(hints),
+        body=body,
+        decoder=msgspec.json.Decoder(body, dec_hook=_decode_custom),
+        holds_personal=any(_mentions_personal(hint) for hint in hints.values()),
+    )
+
+
+@cache
+def event_codec(cls: type) -> _Codec:
+    """The codec of an event class. An absent optional field reads as none."""
+    return _codec(cls, [f for f in dataclasses.fields(cls) if f.name not in _NOT_IN_BODY])
+
+
+@cache
+def state_codec(cls: type) -> _Codec:
+    """The codec of an aggregate's state, for its snapshots."""
+    return _codec(cls, list(dataclasses.fields(cls)))
+
+
+def _personal_in(value: Any) -> Iterator[Personal]:
+    if isinstance(value, Personal):
+        yield value
+    elif isinstance(value, dict):
+        for part in value.values():
+            yield from _personal_in(part)
+    elif isinstance(value, (tuple, list)):
+        for part in value:
+            yield from _personal_in(part)
+    elif dataclasses.is_dataclass(value):
+        for field in dataclasses.fields(value):
+            yield from _personal_in(getattr(value, field.name))
+
+
+def _rebuilt(value: Any, change: Callable[[Personal], Personal]) -> Any:
+    """The same value with each piece of personal text changed."""
+    if isinstance(value, Personal):
+        return change(value)
+    if isinstance(value, dict):
+        return {key: _rebuilt(part, change) for key, part in value.items()}
+    if isinstance(value, (tuple, list)):
+        return type(value)(_rebuilt(part, change) for part in value)
+    if dataclasses.is_dataclass(value) and any(True for _ in _personal_in(value)):
+        parts = {
+            field.name: _rebuilt(getattr(value, field.name), change)
+            for field in dataclasses.fields(value)
+        }
+        return dataclasses.replace(value, **parts)  # type: ignore[type-var]
+    return value
+
+
+def decode_event(
+    topic: str,
+    stream_id: UUID,
+    version: int,
+    class_version: int,
+    occurred_at: Any,
+    state: bytes,
+) -> Any:
+    """The event in a row of the log, its personal fields unopened."""
+    cls = resolve_topic(topic)
+    event = object.__new__(cls)
+    fields = event_codec(cls).decode(state, class_version)
+    fields["originator_id"] = stream_id
+    fields["originator_version"] = version
+    fields["timestamp"] = occurred_at
+    if version == 1:
+        fields["originator_topic"] = topic.rpartition(".")[0]
+    event.__dict__.update(fields)
+    return event
+
+
+class EventMapper(Mapper[UUID]):
+    """Domain events to rows of the log and back; aggregates' states to snapshots and back."""
+
+    def __init__(self, vault: Vault, transcoder: Transcoder | None = None) -> None:
+        super().__init__(transcoder or EventTranscoder())
+        self._vault = vault
+
+    def to_stored_event(self, domain_event: DomainEventProtocol[UUID]) -> StoredEvent:
+        """The row's part that the event decides. Personal text is sealed with its subject's key.
+
+        Errors: `KeyNotCached` where the vault has to be asked first (see `Vault`).
+        """
+        values = dict(vars(domain_event))
+        cls = type(domain_event)
+        stream, version = domain_event.originator_id, domain_event.originator_version
+        if isinstance(domain_event, Snapshot):
+            codec = state_codec(resolve_topic(domain_event.topic))
+            return LedgerEvent(
+                originator_id=stream,
+                originator_version=version,
+                topic=domain_event.topic,
+                state=codec.encode(self._sealed(codec, domain_event.state, stream, version)),
+                class_version=codec.version,
+            )
+        codec = event_codec(cls)
+        return LedgerEvent(
+            originator_id=stream,
+            originator_version=version,
+            topic=get_topic(cls),
+            state=codec.encode(self._sealed(codec, values, stream, version)),
+            class_version=codec.version,
+            occurred_at=values["timestamp"],
+        )
+
+    def _sealed(
+        self, codec: _Codec, values: dict[str, Any], stream: UUID, version: int
+    ) -> dict[str, Any]:
+        if not codec.holds_personal:
+            return values
+        values = dict(values)
+        for name in codec.names:
+            for personal in _personal_in(values.get(name)):
+                if personal.sealed is None:
+                    self._vault.seal(personal, event=f"{stream}:{version}", field=name)
+        return values
+
+    def to_domain_event(self, stored_event: StoredEvent) -> Any:
+        """The event with its personal text opened, or without text where the key is destroyed."""
+        class_version = getattr(stored_event, "class_version", 1)
+        cls = resolve_topic(stored_event.topic)
+        stream = stored_event.originator_id
+        assert isinstance(stream, UUID)
+        if issubclass(cls, LedgerAggregate):
+            codec = state_codec(cls)
+            state = self._opened(codec, codec.decode(stored_event.state, class_version))
+            state["class_version"] = codec.version
+            return cls.Snapshot(
+                originator_id=stream,
+                originator_version=stored_event.originator_version,
+                timestamp=state["_modified_on"],
+                topic=stored_event.topic,
+                state=state,
+            )
+        event = decode_event(
+            stored_event.topic,
+            stream,
+            stored_event.originator_version,
+            class_version,
+            getattr(stored_event, "occurred_at", None),
+            stored_event.state,
+        )
+        codec = event_codec(cls)
+        if codec.holds_personal:
+            event.__dict__.update(
+                self._opened(codec, {name: event.__dict__[name] for name in codec.names})
+            )
+        return event
+
+    def _opened(self, codec: _Codec, values: dict[str, Any]) -> dict[str, Any]:
+        if not codec.holds_personal:
+            return values
+        self._vault.fetch({p.subject for value in values.values() for p in _personal_in(value)})
+        return {name: _rebuilt(value, self._vault.opened) for name, value in values.items()}

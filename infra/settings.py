@@ -1,0 +1,173 @@
+"""The settings: environment variables named ``CRM_…``, one class, described in the README."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal
+from zoneinfo import ZoneInfo
+
+import psycopg2
+from psycopg2.extensions import parse_dsn
+from pydantic import (
+    AfterValidator,
+    Field,
+    SecretStr,
+    StringConstraints,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from domain.errors import DomainError
+from domain.values import minor_units
+
+PREFIX = "CRM_"
+
+
+class SettingsError(Exception):
+    """A setting that cannot be used. The message is one line and never holds a value."""
+
+
+def _absolute(path: Path) -> Path:
+    return Path(os.path.abspath(path.expanduser()))
+
+
+def _known_currency(currency: str) -> str:
+    try:
+        minor_units(currency)
+    except DomainError:
+        raise ValueError("is not a currency of ISO 4217") from None
+    return currency
+
+
+def _known_timezone(name: str) -> str:
+    try:
+        ZoneInfo(name)
+    except (KeyError, ValueError, OSError):
+        raise ValueError("is not a time zone, as Europe/Paris") from None
+    return name
+
+
+def _database_url(url: SecretStr) -> SecretStr:
+    text = url.get_secret_value()
+    try:
+        if not re.match(r"postgres(ql)?://", text):
+            raise ValueError
+        parse_dsn(text)
+    except (ValueError, psycopg2.ProgrammingError):
+        raise ValueError(
+            "is not an address of a database, as postgresql://user:password@host:5432/name"
+        ) from None
+    return url
+
+
+AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
+DatabaseUrl = Annotated[SecretStr, AfterValidator(_database_url)]
+Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+
+
+class Settings(BaseSettings):
+    """What can be set from outside. ``load`` reads it; nothing else reads the environment."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, frozen=True, hide_input_in_errors=True, env_ignore_empty=True
+    )
+
+    data_dir: AbsolutePath = Field(
+        Path("data"), description="folder for everything the product keeps on disk"
+    )
+    database_url: DatabaseUrl | None = Field(
+        None, description="PostgreSQL for the log; without it one is run in the data directory"
+    )
+    read_database_url: DatabaseUrl | None = Field(
+        None, description="PostgreSQL for the read models; without it the log's own"
+    )
+    host: Text = Field("127.0.0.1", description="address to listen on")
+    port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
+    timezone: Annotated[str, AfterValidator(_known_timezone)] = Field(
+        "UTC", description="time zone in which days and months are reckoned"
+    )
+    currency: Annotated[str, AfterValidator(_known_currency)] = Field(
+        "CNY", description="currency that sums are given in by default"
+    )
+    token_file: AbsolutePath = Field(
+        Path("token"),
+        validate_default=True,
+        description="where the admin token is written; relative to the data directory",
+    )
+    master_key_file: AbsolutePath = Field(
+        Path("master.key"),
+        validate_default=True,
+        description="key that wraps the keys of personal data; relative to the data directory",
+    )
+    partitions: int = Field(
+        12, ge=1, le=1024, description="partitions of the events; a change rebuilds the read models"
+    )
+    max_body_bytes: int = Field(
+        1_048_576, ge=1024, le=67_108_864, description="largest request body, in bytes"
+    )
+    receipt_days: int = Field(
+        30, ge=1, le=3650, description="days for which a repeated command is recognised"
+    )
+    wait_seconds: float = Field(
+        5.0, ge=0, le=60, description="longest wait of a read with min_position, in seconds"
+    )
+    pool_size: int = Field(
+        10, ge=1, le=500, description="largest number of database connections for reading"
+    )
+    log_format: Literal["auto", "console", "json"] = Field(
+        "auto", description="layout of log lines; auto is console at a terminal, json otherwise"
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="the least important log lines to show"
+    )
+
+    @field_validator("token_file", "master_key_file", mode="before")
+    @classmethod
+    def _in_data_dir(cls, path: str | Path, info: ValidationInfo) -> Path:
+        return Path(info.data.get("data_dir", ".")) / Path(path).expanduser()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return (init_settings,)  # ``load`` hands the environment in
+
+    @property
+    def zone(self) -> ZoneInfo:
+        return ZoneInfo(self.timezone)
+
+    @property
+    def embedded(self) -> bool:
+        """Whether the product runs a database of its own."""
+        return self.database_url is None
+
+
+def load(environment: Mapping[str, str] = os.environ) -> Settings:
+    """The settings in ``environment``; empty values count as not set.
+
+    Raises ``SettingsError`` for a value that cannot be used and for a name that is not known.
+    """
+    given = {
+        name: value for name, value in environment.items() if name.startswith(PREFIX) and value
+    }
+    known = {PREFIX + name.upper(): name for name in Settings.model_fields}
+    unknown = sorted(given.keys() - known.keys())
+    if unknown:
+        raise SettingsError(f"{unknown[0]}: there is no such setting")
+    try:
+        return Settings(**{known[name]: value for name, value in given.items()})  # type: ignore[arg-type]
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False, include_context=False)[0]
+        name = PREFIX + str(first["loc"][0]).upper()
+        reason = first["msg"].removeprefix("Value error, ")
+        raise SettingsError(f"{name}: {reason}") from None

@@ -1,0 +1,418 @@
+"""Customers and their contacts: profile, directory, lists."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, ClassVar
+from uuid import UUID
+
+import orjson
+
+from domain.customer import Customer
+from domain.values import ExternalId, Personal
+from infra.eventstore.feed import Recorded
+from projections.projection import (
+    INFINITY,
+    NULL,
+    Column,
+    Fact,
+    FactTable,
+    Fold,
+    PeriodTable,
+    Projection,
+    Row,
+    State,
+    View,
+    text,
+    turned,
+)
+from projections.reading import (
+    NEWEST,
+    Connection,
+    Moment,
+    Page,
+    Source,
+    fetch,
+    fetch_one,
+    page_of,
+    truth,
+)
+
+# ---- tables ----
+
+_SEALED = "sealed (encrypted) token"
+
+_FACT = (
+    Column("kind", "text NOT NULL", "Kind of event: the last part of its topic."),
+    Column("version", "int NOT NULL", "Version of the customer after the event."),
+    Column("customer_kind", "text", "company or person."),
+    Column("name", "text", "Company name; empty text clears it."),
+    Column("personal_name", "text", f"Name of the person or contact, {_SEALED}."),
+    Column("identified", "boolean", "Whether it is known who the customer is."),
+    Column("region", "text", "Region; empty text clears it."),
+    Column("industry", "text", "Industry; empty text clears it."),
+    Column("source", "text", "Where the customer came from; empty text clears it."),
+    Column("external_source", "text", "System that knows the customer by external_id."),
+    Column("external_id", "text", "Id in that system."),
+    Column("attributes", "json", "Attributes set by the event."),
+    Column("removed_attributes", "json", "Names of the attributes removed by the event."),
+    Column("contact_id", "uuid", "The contact added."),
+    Column("department", "text", "Department of the contact."),
+    Column("level", "text", "Buying level of the contact."),
+    Column("role", "text", "Role of the contact."),
+    Column("email", "text", f"E-mail address of the contact, {_SEALED}."),
+    Column("phone", "text", f"Telephone number of the contact, {_SEALED}."),
+)
+# fmt: off
+(KIND, VERSION, CUSTOMER_KIND, NAME, PERSONAL, IDENTIFIED, REGION, INDUSTRY, SOURCE, EXT_SOURCE,
+ EXT_ID, ATTRIBUTES, REMOVED, CONTACT, DEPARTMENT, LEVEL, ROLE, EMAIL, PHONE) = range(2, 21)
+# fmt: on
+
+_PROFILE = (
+    Column("kind", "text NOT NULL", "company or person."),
+    Column("name", "text", "Company name; null for a person."),
+    Column("personal_name", "text", f"Name of the person, {_SEALED}."),
+    Column("identified", "boolean NOT NULL", "Whether it is known who the customer is."),
+    Column("region", "text", "Region."),
+    Column("industry", "text", "Industry."),
+    Column("source", "text", "Where the customer came from."),
+    Column("external_source", "text", "System that knows the customer by external_id."),
+    Column("external_id", "text", "Id in that system."),
+    Column("attributes", "jsonb NOT NULL", "Further attributes by name."),
+    Column("registered_at", "timestamptz NOT NULL", "When the customer was registered."),
+)
+
+_CONTACT = (
+    Column("name", "text", f"Name, {_SEALED}."),
+    Column("department", "text", "Department."),
+    Column("level", "text", "Buying level: operation, management, decision."),
+    Column("role", "text", "Role."),
+    Column("email", "text", f"E-mail address, {_SEALED}."),
+    Column("phone", "text", f"Telephone number, {_SEALED}."),
+)
+
+# ---- fold ----
+
+Extract = Callable[[Recorded], tuple[str, ...]]
+
+
+def _sealed(personal: Personal | None) -> str:
+    return NULL if personal is None else text(personal.sealed)
+
+
+def _external(external_id: ExternalId | None) -> tuple[str, str]:
+    return (NULL, NULL) if external_id is None else (text(external_id.source), text(external_id.id))
+
+
+def _flag(value: bool | None) -> str:
+    return NULL if value is None else "true" if value else "false"
+
+
+def _json(value: object) -> str:
+    return text(orjson.dumps(value).decode())
+
+
+def _registered(recorded: Recorded) -> tuple[str, ...]:
+    e: Customer.Created = recorded.event
+    return (
+        "registered", str(recorded.version), e.kind.value, text(e.name), _sealed(e.personal_name),
+        _flag(e.identified), text(e.region), text(e.industry), text(e.source),
+        *_external(e.external_id), _json(e.attributes),
+        NULL, NULL, NULL, NULL, NULL, NULL, NULL,
+    )  # fmt: skip
+
+
+def _profile_changed(recorded: Recorded) -> tuple[str, ...]:
+    e: Customer.ProfileChanged = recorded.event
+    return (
+        "profile-changed", str(recorded.version), NULL, text(e.name), _sealed(e.personal_name),
+        _flag(e.identified), text(e.region), text(e.industry), text(e.source), NULL, NULL,
+        _json(e.attributes), _json(e.removed_attributes),
+        NULL, NULL, NULL, NULL, NULL, NULL,
+    )  # fmt: skip
+
+
+def _contact_added(recorded: Recorded) -> tuple[str, ...]:
+    e: Customer.ContactAdded = recorded.event
+    return (
+        "contact-added", str(recorded.version), NULL, NULL, _sealed(e.name), NULL, NULL, NULL,
+        NULL, NULL, NULL, NULL, NULL, str(e.contact_id), text(e.department), text(e.level),
+        text(e.role), _sealed(e.email), _sealed(e.phone),
+    )  # fmt: skip
+
+
+_NOTHING = (NULL,) * 17
+
+
+def _counted(topic: str) -> Extract:
+    """An event that says nothing about the profile, but makes a new version."""
+    kind = topic.rpartition(".")[2]
+    return lambda recorded: (kind, str(recorded.version), *_NOTHING)
+
+
+_OTHERS: tuple[str, ...] = (
+    Customer.CampaignResponded.TOPIC,
+    Customer.OrderPlaced.TOPIC,
+    Customer.PaymentOverdue.TOPIC,
+    Customer.PaymentSettled.TOPIC,
+    Customer.ChurnSignalRaised.TOPIC,
+    Customer.RelationshipStarted.TOPIC,
+    Customer.LevelChanged.TOPIC,
+    Customer.Churned.TOPIC,
+    Customer.WonBack.TOPIC,
+)
+
+
+class CustomerFold(Fold):
+    key = Column("customer_id", "uuid NOT NULL", "The customer.")
+    facts = FactTable("customer_fact", "Every event of a customer, in parts.", _FACT)
+    periods = (
+        PeriodTable(
+            "customer_period",
+            "Profiles of customers, by when they were true and known.",
+            (),
+            _PROFILE,
+            (
+                (
+                    "customer_period_open",  # the present: single reads, lists, one row a customer
+                    f"(customer_id) WHERE known_to = {NEWEST} AND valid_to = 'infinity'",
+                ),
+            ),
+        ),
+        PeriodTable(
+            "contact_period",
+            "Contacts of customers. Personal data is encrypted.",
+            (Column("contact_id", "uuid NOT NULL", "The contact."),),
+            _CONTACT,
+        ),
+    )
+    start: ClassVar[State] = ((),)
+    extract: ClassVar[Mapping[str, Extract]] = {
+        Customer.Created.TOPIC: _registered,
+        Customer.ProfileChanged.TOPIC: _profile_changed,
+        Customer.ContactAdded.TOPIC: _contact_added,
+        **{topic: _counted(topic) for topic in _OTHERS},
+    }
+
+    def step(self, state: State, fact: Fact) -> tuple[State, tuple[Row, ...]]:
+        match fact[KIND]:
+            case "registered":
+                return _register(state, fact)
+            case "profile-changed" if state[0]:
+                row, settled = turned(state[0][0], fact[0], _changed(state[0][0][4], fact))
+                return ((row,),), settled
+            case "contact-added":
+                contact = (fact[PERSONAL], *fact[DEPARTMENT:])
+                return state, ((1, (fact[CONTACT],), fact[0], INFINITY, contact),)
+        return state, ()
+
+
+def _register(state: State, fact: Fact) -> tuple[State, tuple[Row, ...]]:
+    if state[0]:
+        return state, ()
+    values = (
+        *fact[CUSTOMER_KIND:REGION],
+        *(_cleared(value) for value in fact[REGION:EXT_SOURCE]),
+        *fact[EXT_SOURCE:REMOVED],
+        fact[0],
+    )
+    return (((0, (), fact[0], INFINITY, values),),), ()
+
+
+def _cleared(value: str) -> str:
+    return value or NULL
+
+
+def _changed(values: tuple[str, ...], fact: Fact) -> tuple[str, ...]:
+    kind, name, personal, identified, region, industry, source, *external, attributes, since = (
+        values
+    )
+    if fact[NAME] != NULL:
+        name = _cleared(fact[NAME])
+    if fact[PERSONAL] != NULL:
+        personal = fact[PERSONAL]
+    if fact[IDENTIFIED] != NULL:
+        identified = fact[IDENTIFIED]
+    if fact[REGION] != NULL:
+        region = _cleared(fact[REGION])
+    if fact[INDUSTRY] != NULL:
+        industry = _cleared(fact[INDUSTRY])
+    if fact[SOURCE] != NULL:
+        source = _cleared(fact[SOURCE])
+    if fact[ATTRIBUTES] != "{}" or fact[REMOVED] != "[]":
+        merged = {**_parsed(attributes), **_parsed(fact[ATTRIBUTES])}
+        for removed in _parsed(fact[REMOVED]):
+            merged.pop(removed, None)
+        attributes = _json(merged)
+    return (
+        kind, name, personal, identified, region, industry, source, *external, attributes, since,
+    )  # fmt: skip
+
+
+def _parsed(json: str) -> Any:
+    """JSON out of its COPY form. JSON has no raw control characters, so only backslashes count."""
+    return orjson.loads(json.replace("\\\\", "\\"))
+
+
+class CustomersProjection(Projection):
+    """Profiles and contacts of all customers."""
+
+    name = "customers"
+    version = 1
+    folds = (CustomerFold(),)
+    views = (
+        View(
+            "customer",
+            "Customers as they are now. Persons appear under their id only.",
+            {
+                "customer_id": "The customer.",
+                "kind": "company or person.",
+                "name": "Company name; null for a person.",
+                "identified": "Whether it is known who the customer is.",
+                "region": "Region.",
+                "industry": "Industry.",
+                "source": "Where the customer came from.",
+                "external_source": "System that knows the customer by external_id.",
+                "external_id": "Id in that system.",
+                "attributes": "Further attributes by name.",
+                "registered_at": "When the customer was registered.",
+            },
+            f"""SELECT customer_id, kind, name, identified, region, industry, source,
+                external_source, external_id, attributes, registered_at
+                FROM customer_period WHERE known_to = {NEWEST} AND valid_to = 'infinity'""",
+        ),
+        View(
+            "customer_history",
+            "Profiles of customers over both times.",
+            {
+                "customer_id": "The customer.",
+                "kind": "company or person.",
+                "name": "Company name; null for a person.",
+                "identified": "Whether it is known who the customer is.",
+                "region": "Region.",
+                "industry": "Industry.",
+                "source": "Where the customer came from.",
+                "attributes": "Further attributes by name.",
+                "valid_from": "True from this time on.",
+                "valid_to": "True until just before; infinity: still true.",
+                "known_from": "Known since this position of the log.",
+                "known_to": f"Known until just before this position; {NEWEST}: still known.",
+            },
+            """SELECT customer_id, kind, name, identified, region, industry, source, attributes,
+                valid_from, valid_to, known_from, known_to FROM customer_period""",
+        ),
+    )
+
+
+# ---- queries ----
+
+
+@dataclass(frozen=True, slots=True)
+class CustomerRow:
+    """A customer at a moment. `name` is a company's; a person's is in `personal_name`, sealed."""
+
+    id: UUID
+    kind: str
+    name: str | None
+    personal_name: str | None
+    identified: bool
+    region: str | None
+    industry: str | None
+    source: str | None
+    external_source: str | None
+    external_id: str | None
+    attributes: dict[str, Any]
+    registered_at: datetime
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class ContactRow:
+    """A contact of a customer. `name`, `email`, `phone` are sealed tokens."""
+
+    id: UUID
+    name: str | None
+    department: str | None
+    level: str | None
+    role: str | None
+    email: str | None
+    phone: str | None
+    added_at: datetime
+
+
+FILTERS = {
+    "kind": "row.kind = %(filter_kind)s",
+    "region": "row.region = %(filter_region)s",
+    "industry": "row.industry = %(filter_industry)s",
+    "source": "row.source = %(filter_source)s",
+    "identified": "row.identified = %(filter_identified)s",
+    "name": "row.name = %(filter_name)s",
+    "external_source": "row.external_source = %(filter_external_source)s",
+    "external_id": "row.external_id = %(filter_external_id)s",
+}
+SORTS = {
+    "id": ("row.customer_id", "uuid"),
+    "name": ("coalesce(row.name, '')", "text"),
+    "registered_at": ("row.registered_at", "timestamptz"),
+    "region": ("coalesce(row.region, '')", "text"),
+    "industry": ("coalesce(row.industry, '')", "text"),
+    "source": ("coalesce(row.source, '')", "text"),
+}
+_LIST = Source("row.customer_id", FILTERS, SORTS, ("row.name", "row.external_id"))
+
+_SELECT = """row.customer_id AS id, row.kind, row.name, row.personal_name, row.identified,
+    row.region, row.industry, row.source, row.external_source, row.external_id, row.attributes,
+    row.registered_at,
+    (SELECT fact.version FROM customer_fact AS fact
+     WHERE fact.customer_id = row.customer_id
+     AND (%(known_at)s::bigint IS NULL OR fact.position <= %(known_at)s)
+     ORDER BY fact.position DESC LIMIT 1) AS version
+    FROM customer_period AS row"""
+
+
+def customer(connection: Connection, customer_id: UUID, moment: Moment) -> CustomerRow | None:
+    """The customer, or None where it was not known or not there yet.
+
+    `version` is that of the latest event known, whenever it was true.
+    """
+    row = fetch_one(
+        connection,
+        f"SELECT {_SELECT} WHERE row.customer_id = %(id)s::uuid AND {truth(moment, 'row')}",
+        {**moment.parameters(), "id": str(customer_id)},
+    )
+    return None if row is None else CustomerRow(**row)
+
+
+def contacts(connection: Connection, customer_id: UUID, moment: Moment) -> list[ContactRow]:
+    """The customer's contacts in the order they were added."""
+    rows = fetch(
+        connection,
+        f"""SELECT contact_id AS id, name, department, level, role, email, phone,
+            valid_from AS added_at FROM contact_period AS row
+            WHERE row.customer_id = %(id)s::uuid AND {truth(moment, "row")}
+            ORDER BY valid_from, known_from""",
+        {**moment.parameters(), "id": str(customer_id)},
+    )
+    return [ContactRow(**row) for row in rows]
+
+
+def customers(
+    connection: Connection,
+    moment: Moment,
+    *,
+    filters: Mapping[str, Any] | None = None,
+    search: str | None = None,
+    sort: str = "id",
+    descending: bool = False,
+    after: tuple[str, UUID] | None = None,
+    limit: int = 100,
+) -> Page[CustomerRow]:
+    """A page of the customers there were. Search looks at company names and external ids."""
+    rows, following = page_of(
+        connection, _LIST, _SELECT, truth(moment, "row"), moment.parameters(),
+        filters=filters or {}, search=search, sort=sort, descending=descending,
+        after=after, limit=limit,
+    )  # fmt: skip
+    return Page([CustomerRow(**row) for row in rows], following)

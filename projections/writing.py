@@ -1,0 +1,146 @@
+"""Writing a batch's changes: one COPY per table for what is new, one UPDATE for what is closed."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import psycopg2
+from psycopg2.extensions import cursor as Cursor  # noqa: N812  (it is a class)
+
+from infra.postgres import quote
+from projections.projection import (
+    Changes,
+    Entry,
+    Fold,
+    PeriodTable,
+    Projection,
+    entry_line,
+    fact_columns,
+    period_columns,
+    quoted,
+)
+from projections.reading import NEWEST
+
+_COPY_BUFFER = 1 << 18
+
+# SQLSTATE classes in which the database refuses values, as against being unable to serve.
+_REFUSALS = ("21", "22", "23", "54")
+
+
+class StaleRows(RuntimeError):
+    """The rows in the tables are not those that the key's facts lead to: somebody else wrote, or
+    the fold was changed without a new version."""
+
+
+def refused(error: BaseException) -> bool:
+    """Whether the error is about the values of some row: bad text, a number out of range, …"""
+    if isinstance(error, psycopg2.Error):
+        return (error.pgcode or "")[:2] in _REFUSALS
+    return isinstance(error, UnicodeEncodeError)
+
+
+def write(cursor: Cursor, folds: Sequence[Fold], changes: Sequence[Changes]) -> None:
+    """Write the changes of each fold and mark their rows as written.
+
+    Raises psycopg2.Error, UnicodeEncodeError, and StaleRows when a row to be closed is not there.
+    """
+    for fold, change in zip(folds, changes, strict=True):
+        if change.facts:
+            _copy(cursor, fold.facts.name, fact_columns(fold), change.facts)
+        for number, table in enumerate(fold.periods):
+            lines = [entry_line(entry) for entry in change.added if entry.row[0] == number]
+            if lines:
+                _copy(cursor, table.name, period_columns(fold, table), lines)
+            closed = [entry for entry in change.closed if entry.row[0] == number]
+            if closed:
+                _close(cursor, fold, table, closed)
+        for entry in change.added:
+            entry.written = True
+
+
+def _copy(cursor: Cursor, table: str, columns: Sequence[str], lines: list[str]) -> None:
+    lines.append("")
+    cursor.copy_expert(
+        f"COPY {table} ({', '.join(columns)}) FROM STDIN",
+        io.BytesIO("\n".join(lines).encode()),
+        _COPY_BUFFER,
+    )
+
+
+def _close(cursor: Cursor, fold: Fold, table: PeriodTable, closed: Sequence[Entry]) -> None:
+    names = [fold.key.name, *(column.name for column in table.item), "valid_from", "known_from"]
+    types = ["uuid", *(column.type.split()[0] for column in table.item), "timestamptz", "bigint"]
+    columns: list[list[str]] = [
+        [entry.key for entry in closed],
+        *([entry.row[1][i] for entry in closed] for i in range(len(table.item))),
+        [entry.row[2] for entry in closed],
+        [str(entry.known_from) for entry in closed],
+        [str(entry.known_to) for entry in closed],
+    ]
+    arrays = ", ".join(f"%s::{kind}[]" for kind in (*types, "bigint"))
+    matches = " AND ".join(f"row.{name} = gone.{name}" for name in names)
+    cursor.execute(
+        f"UPDATE {table.name} AS row SET known_to = gone.until"
+        f" FROM unnest({arrays}) AS gone({', '.join(names)}, until)"
+        f" WHERE {matches} AND row.known_to = {NEWEST}",
+        [_array(column) for column in columns],
+    )
+    if cursor.rowcount != len(closed):
+        raise StaleRows(f"{table.name}: {len(closed)} rows to close, {cursor.rowcount} found")
+
+
+def _array(values: Iterable[str]) -> str:
+    """An array's literal; ids, numbers, times and words of our own need no quoting, but get it
+    for the space in times."""
+    return '{"' + '","'.join(values) + '"}'
+
+
+def use_schema(cursor: Cursor, schema: str) -> None:
+    """Look up unqualified names in this schema until the transaction ends."""
+    cursor.execute(f"SET LOCAL search_path TO {quote(schema)}")
+
+
+def make_tables(cursor: Cursor, projection: Projection, schema: str, *, indexes: bool) -> None:
+    """The projection's tables in the schema, with read access for those roles that exist."""
+    use_schema(cursor, schema)
+    for statement in projection.ddl():
+        cursor.execute(statement)
+    if indexes:
+        make_indexes(cursor, projection)
+    for role in _roles(cursor, ("crm_reader",)):
+        cursor.execute(f"GRANT SELECT ON {', '.join(projection.tables())} TO {quote(role)}")
+
+
+def make_indexes(cursor: Cursor, projection: Projection) -> None:
+    """The indexes besides the primary keys, in the search path's schema."""
+    for statement in projection.indexes():
+        cursor.execute(statement)
+
+
+def make_views(cursor: Cursor, projection: Projection, *, read: str, bi: str) -> None:
+    """The projection's views in schema `bi` on the tables in schema `read`, made anew."""
+    use_schema(cursor, read)
+    for view in projection.views:
+        name = f"{quote(bi)}.{quote(view.name)}"
+        cursor.execute(f"DROP VIEW IF EXISTS {name}")
+        listed = ", ".join(quote(column) for column in view.columns)
+        cursor.execute(f"CREATE VIEW {name} ({listed}) AS {view.query}")
+        cursor.execute(f"COMMENT ON VIEW {name} IS {quoted(view.comment)}")
+        for column, comment in view.columns.items():
+            cursor.execute(f"COMMENT ON COLUMN {name}.{quote(column)} IS {quoted(comment)}")
+        for role in _roles(cursor, ("crm_bi", "crm_reader")):
+            cursor.execute(f"GRANT SELECT ON {name} TO {quote(role)}")
+
+
+def drop_views(cursor: Cursor, projection: Projection, *, bi: str) -> None:
+    """Remove the projection's views."""
+    for view in projection.views:
+        cursor.execute(f"DROP VIEW IF EXISTS {quote(bi)}.{quote(view.name)}")
+
+
+def _roles(cursor: Cursor, wanted: Sequence[str]) -> list[str]:
+    cursor.execute("SELECT rolname FROM pg_roles WHERE rolname = ANY(%s)", [list(wanted)])
+    rows: list[tuple[Any, ...]] = cursor.fetchall()
+    return sorted(row[0] for row in rows)

@@ -1,0 +1,1 @@
+"""Measurements, each as a ratio to something else done in the same run: `make bench`."""
