@@ -1,4 +1,4 @@
-# Everything runs in .venv, which `make setup` makes. PYTHON=... chooses the interpreter for it.
+# Everything runs in .venv, which `make setup` makes (PYTHON=... chooses the interpreter of a new one).
 SHELL := /bin/sh
 BIN := .venv/bin
 SOURCES := domain infra projections api workers tests
@@ -9,7 +9,7 @@ unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 .PHONY: help setup run test check format bench lock clean
 
 help:  ## this list
-	@sed -n 's/^\([a-z]*\):.*##  *\(.*\)/make \1|\2/p' Makefile | column -t -s '|' 2>/dev/null || true
+	@awk -F ':.*## *' '/^[a-z]+:.*##/ { printf "make %-8s %s\n", $$1, $$2 }' Makefile
 
 setup:  ## make .venv with everything in it (does nothing when it is up to date)
 	@deploy/setup.sh

@@ -91,7 +91,11 @@ def create_app(
         reads.close()
 
     app = FastAPIOffline(
-        title="crm-ledger", version="1", description=DESCRIPTION.strip(), lifespan=lifespan
+        title="crm-ledger",
+        version="1",
+        description=DESCRIPTION.strip(),
+        lifespan=lifespan,
+        redirect_slashes=False,
     )
     app.state.services = Services(
         commands=commands,

@@ -7,7 +7,6 @@ everything before it reads anything is served as well.
 """
 
 import asyncio
-from collections import deque
 from collections.abc import AsyncIterator
 from tempfile import SpooledTemporaryFile
 from typing import Any
@@ -28,6 +27,7 @@ CHUNK = 1 << 16
 _NAMES = frozenset({"path", "key", "body"})
 
 Line = bytes | Exception
+_UnderWay = asyncio.Queue[asyncio.Task[bytes] | None]
 
 
 class Bulk:
@@ -39,29 +39,21 @@ class Bulk:
         self._writers: dict[UUID, asyncio.Task[bytes]] = {}
 
     async def run(self, lines: AsyncIterator[tuple[int, Line]], send: Send) -> None:
-        """Carries out the lines and sends the answers as the body of the response."""
+        """Carries out the lines and sends the answers as the body of the response.
+
+        What has begun is finished, whether or not anybody still listens.
+        """
+        under_way: _UnderWay = asyncio.Queue(WINDOW)
         answers = _Spool()
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(_deliver(answers, send))
-                await self._carry_out(lines, answers)
-                answers.end()
+                group.create_task(_collect(under_way, answers))
+                async for number, line in lines:
+                    await under_way.put(self._begin(number, line))
+                await under_way.put(None)
         finally:
             answers.close()
-
-    async def _carry_out(self, lines: AsyncIterator[tuple[int, Line]], answers: "_Spool") -> None:
-        under_way: deque[asyncio.Task[bytes]] = deque()
-        try:
-            async for number, line in lines:
-                under_way.append(self._begin(number, line))
-                while under_way[0].done() or len(under_way) >= WINDOW:
-                    answers.put(await under_way.popleft())
-                    if not under_way:
-                        break
-        finally:
-            # What has begun is finished, whether or not anybody still listens.
-            while under_way:
-                answers.put(await under_way.popleft())
 
     def _begin(self, number: int, line: Line) -> asyncio.Task[bytes]:
         try:
@@ -163,6 +155,12 @@ async def stream_lines(receive: Receive, limit: int) -> AsyncIterator[tuple[int,
         yield number, BodyTooLarge(limit)
     elif rest.strip():
         yield number, bytes(rest).strip()
+
+
+async def _collect(under_way: _UnderWay, answers: "_Spool") -> None:
+    while (task := await under_way.get()) is not None:
+        answers.put(await task)
+    answers.end()
 
 
 async def _deliver(answers: "_Spool", send: Send) -> None:

@@ -1,19 +1,20 @@
 """The HTTP side of a command: from the request to its answer, with no step that it does not need.
 
-FastAPI's own handler is replaced (its documented hook, `get_route_handler`), since reading, hashing
-and validating the body are one matter here; the signature that the OpenAPI description is made
-from stands in `_described`.
+The route is described by a signature like any other (`_described`), which OpenAPI is made from,
+but it runs a plain ASGI application instead of FastAPI's handler: reading, hashing and validating
+the body are one matter here.
 """
 
 import inspect
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from typing import Annotated, Any
 from uuid import UUID
 
 import orjson
-from fastapi import Body, Header, Path, Request
+from fastapi import Body, Header, Path
 from fastapi.routing import APIRoute
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from api.body import JSON_TYPE, check_content_type, parse_json, read_body, validate
 from api.commands import ID, MAX_KEY_LENGTH, Command, Target, Work, authorize, parse_id
@@ -21,7 +22,7 @@ from api.errors import UnsupportedMediaType
 from api.headers import Headers, idempotency_key, if_match, principal_of, read_headers
 from api.openapi import BEARER, command_responses
 from api.schemas.answers import CommandAnswer
-from api.services import services_of
+from api.services import Services
 from infra.commands import Answer
 
 
@@ -45,31 +46,29 @@ class CommandRoute(APIRoute):
             openapi_extra={"security": [{BEARER: [command.scope.value]}]},
         )
 
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        command = self.command
+        self.app = self._respond
 
-        async def handle(request: Request) -> Response:
-            return await carry_out(command, request)
-
-        return handle
+    async def _respond(self, scope: Scope, receive: Receive, send: Send) -> None:
+        response = await carry_out(self.command, scope, receive)
+        await response(scope, receive, send)
 
 
-async def carry_out(command: Command, request: Request) -> Response:
+async def carry_out(command: Command, scope: Scope, receive: Receive) -> Response:
     """Checks in this order: token, scope, headers, id, body, fields; then the command itself."""
-    services = services_of(request)
-    headers = read_headers(request.scope["headers"])
+    services: Services = scope["app"].state.services
+    headers = read_headers(scope["headers"])
     principal = principal_of(headers, services.tokens)
     authorize(principal, command.scope)
     key = idempotency_key(headers)
     version = if_match(headers, creation=command.creates is not None)
-    id_ = parse_id(request.path_params["id"]) if ID in command.path else None
-    form = await _form(request, headers, services.settings.max_body_bytes)
+    id_ = parse_id(scope["path_params"]["id"]) if ID in command.path else None
+    form = await _form(receive, headers, services.settings.max_body_bytes)
     work = Work(Target(command, id_), validate(command.body, form), key, form, version, principal)
     return respond(command, await services.dispatcher.execute(work))
 
 
-async def _form(request: Request, headers: Headers, limit: int) -> bytes:
-    raw = await read_body(request.receive, headers.get(b"content-length"), limit)
+async def _form(receive: Receive, headers: Headers, limit: int) -> bytes:
+    raw = await read_body(receive, headers.get(b"content-length"), limit)
     if not raw:
         return b"{}"
     check_content_type(headers.get(b"content-type"), (JSON_TYPE,))

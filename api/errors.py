@@ -20,7 +20,6 @@ from starlette.routing import Match
 from domain.errors import AlreadyExists, DomainError, Invalid, NeedsApproval, NotFound, Refused
 from infra import commands as write_path
 from infra.eventstore.records import OutcomeUnknown
-from infra.vault import SubjectErased
 
 PROBLEM = "urn:crm-ledger:problem:"
 PROBLEM_JSON = "application/problem+json"
@@ -249,7 +248,6 @@ RULES: Mapping[type[Exception], Rule] = {
         "outcome-unknown",
         RETRY_AFTER,
     ),
-    SubjectErased: Rule(409, "The person's data have been erased", "subject-erased"),
     write_path.StoreUnavailable: Rule(
         503, "The store cannot be reached", "store-unavailable", RETRY_AFTER
     ),
@@ -330,7 +328,7 @@ def _entries(errors: Iterable[Any], pointer: Any) -> list[dict[str, str]]:
         {
             "in": pointer(error["loc"])[:SHOWN],
             "code": str(error["type"])[:SHOWN],
-            "detail": str(error["msg"])[:SHOWN],
+            "detail": str(error["msg"]).removeprefix("Value error, ")[:SHOWN],
         }
         for error in errors
     ]

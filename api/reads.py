@@ -14,6 +14,7 @@ from typing import Generic, TypeVar
 from uuid import UUID
 
 import psycopg2
+import psycopg2.errors
 
 from api.errors import InvalidRequest, NotYetRead, Parked, Unavailable
 from infra.postgres import Pool
@@ -121,6 +122,8 @@ class Reads:
             raise InvalidRequest.of_parameter("query", "holds a value out of range") from None
         except (psycopg2.OperationalError, psycopg2.InterfaceError):
             raise Unavailable("The database cannot be reached.") from None
+        except psycopg2.errors.UndefinedTable:
+            raise Unavailable("The read model has not been built yet.") from None
 
     def close(self) -> None:
         self._watch.close()

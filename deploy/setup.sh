@@ -1,13 +1,13 @@
 #!/bin/sh
 # Makes .venv with the locked packages in it; does nothing when it is up to date.
-# Needs Python 3.11 or later and the network. PYTHON=... chooses the interpreter.
+# Needs Python 3.11 or later and the network. PYTHON=... chooses the interpreter of a new one.
 set -eu
 cd "$(dirname "$0")/.."
 
 fail() { echo "setup: $*" >&2; exit 1; }
 
 # What .venv was made from: any change of these makes it anew (the path, because scripts name it).
-wanted() { { cat requirements-dev.lock pyproject.toml deploy/setup.sh; pwd; echo "${PYTHON:-}"; } | cksum; }
+wanted() { { cat requirements-dev.lock pyproject.toml deploy/setup.sh; pwd; } | cksum; }
 
 up_to_date() { [ "$(cat .venv/.made-from 2>/dev/null)" = "$(wanted)" ] && .venv/bin/python -c '' 2>/dev/null; }
 

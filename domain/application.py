@@ -11,8 +11,6 @@ from zoneinfo import ZoneInfo
 
 from eventsourcing.application import AggregateNotFoundError, Application
 from eventsourcing.domain import DomainEventProtocol, MutableOrImmutableAggregate
-from eventsourcing.persistence import Recording
-from eventsourcing.utils import EnvType
 
 from domain.aggregate import LedgerAggregate
 from domain.campaign import Campaign
@@ -69,7 +67,11 @@ class CRM(Application[UUID]):
     """
 
     def __init__(
-        self, env: EnvType | None = None, *, clock: Callable[[], datetime], timezone: ZoneInfo
+        self,
+        env: Mapping[str, str] | None = None,
+        *,
+        clock: Callable[[], datetime],
+        timezone: ZoneInfo,
     ) -> None:
         """`clock` gives aware times; days are reckoned in `timezone`."""
         super().__init__(env)
@@ -80,7 +82,7 @@ class CRM(Application[UUID]):
         self,
         *objs: MutableOrImmutableAggregate[UUID] | DomainEventProtocol[UUID] | None,
         **kwargs: Any,
-    ) -> list[Recording[UUID]]:
+    ) -> list[Any]:
         """Records what is pending; `kwargs` and the partition keys reach the recorder."""
         keys = {obj.id: obj.partition_key for obj in objs if isinstance(obj, LedgerAggregate)}
         return super().save(*objs, partition_keys=keys, **kwargs)

@@ -458,4 +458,4 @@ class Customer(LedgerAggregate):
 
     def _holds(self, key: str, value: AttributeValue) -> bool:
         held = self.attributes.get(key)
-        return held == value and isinstance(value, held.__class__)  # True == 1 == 1.0
+        return held == value and type(held) is type(value)  # True == 1 == 1.0

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from domain.aggregate import LedgerAggregate
 from domain.errors import InvalidStages, UnknownStage
-from domain.values import ExternalId, Stage, probability, stream_id, text
+from domain.values import DECIMALS, ExternalId, Stage, decimals, probability, stream_id, text
 
 STAGES: Final = 50
 APPROVALS: Final = ("suspend", "terminate")
@@ -130,6 +130,8 @@ def _checked_stages(stages: Sequence[Stage]) -> tuple[Stage, ...]:
         duration = stage.duration_months
         if not duration.is_finite() or not 0 <= duration <= _LONGEST_STAGE:
             raise InvalidStages(f"a stage takes 0 to {_LONGEST_STAGE} months")
+        if decimals(duration) > DECIMALS:
+            raise InvalidStages(f"a duration has at most {DECIMALS} decimals")
         if stage.visits_per_week is not None and not 1 <= stage.visits_per_week <= 1000:
             raise InvalidStages("visits per week are 1 to 1000")
     return tuple(stages)

@@ -39,7 +39,9 @@ MONEY_LIMIT: Final = Decimal(10) ** 15
 ATTRIBUTES: Final = 100
 ATTRIBUTE_KEY_LENGTH: Final = 100
 ATTRIBUTE_TEXT_LENGTH: Final = 1_000
-ATTRIBUTE_INT_LIMIT: Final = 2**63
+INT_LIMIT: Final = 2**63
+DECIMALS: Final = 12
+"""Of numbers other than amounts."""
 CHANNELS: Final = ("visit", "conference", "web", "letter", "phone")
 """The known ones; any other slug is a channel, too."""
 
@@ -130,7 +132,7 @@ class Money:
 
         Raises InvalidMoney on anything else, NaN, Infinity and a fraction of a minor unit included.
         """
-        decimals = minor_units(currency)
+        units = minor_units(currency)
         if isinstance(value, str):
             if not _NUMBER.fullmatch(value):
                 raise InvalidMoney("an amount is a plain decimal number such as 12.50")
@@ -140,9 +142,9 @@ class Money:
         if not 0 <= value < MONEY_LIMIT:
             raise InvalidMoney(f"an amount is at least 0 and below {MONEY_LIMIT:,}")
         try:
-            exact = value.quantize(Decimal(1).scaleb(-decimals), context=_EXACT)
+            exact = value.quantize(Decimal(1).scaleb(-units), context=_EXACT)
         except (Inexact, InvalidOperation):
-            raise InvalidMoney(f"{currency} has {decimals} decimals, not more") from None
+            raise InvalidMoney(f"{currency} has {units} decimals, not more") from None
         return cls(abs(exact), currency)
 
     def minor_unit(self) -> Decimal:
@@ -284,8 +286,8 @@ def checked_channel(value: str) -> str:
 
 def probability(value: Decimal, field: str = "probability") -> Decimal:
     """0..1 with at most 12 decimals; else InvalidProbability."""
-    if not value.is_finite() or not 0 <= value <= 1 or _decimals(value) > 12:
-        raise InvalidProbability(f"{field} is between 0 and 1, with at most 12 decimals")
+    if not value.is_finite() or not 0 <= value <= 1 or decimals(value) > DECIMALS:
+        raise InvalidProbability(f"{field} is between 0 and 1, with at most {DECIMALS} decimals")
     return value
 
 
@@ -309,7 +311,7 @@ def checked_attributes(values: Mapping[str, AttributeValue]) -> dict[str, Attrib
             case float():
                 good = math.isfinite(value)
             case _:
-                good = -ATTRIBUTE_INT_LIMIT <= value < ATTRIBUTE_INT_LIMIT
+                good = isinstance(value, int) and -INT_LIMIT <= value < INT_LIMIT
         if not good:
             raise InvalidAttributes(
                 "an attribute is a text of at most 1,000 characters, a finite number or a boolean"
@@ -317,6 +319,7 @@ def checked_attributes(values: Mapping[str, AttributeValue]) -> dict[str, Attrib
     return dict(values)
 
 
-def _decimals(value: Decimal) -> int:
+def decimals(value: Decimal) -> int:
+    """How many the finite `value` is written with."""
     exponent = value.as_tuple().exponent
     return max(-exponent, 0) if isinstance(exponent, int) else 0

@@ -301,12 +301,22 @@ def _me() -> pwd.struct_passwd:
 def _run_as(
     user: pwd.struct_passwd, command: list[str], **how: Any
 ) -> subprocess.CompletedProcess[bytes]:
-    if os.geteuid() != user.pw_uid:
+    another = os.geteuid() != user.pw_uid
+    if another:
         how |= {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": [], "umask": 0o077}
     environment = {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"}
-    return subprocess.run(
-        command, stdin=subprocess.DEVNULL, cwd="/", env=environment, check=False, **how
-    )
+    try:
+        return subprocess.run(
+            command, stdin=subprocess.DEVNULL, cwd="/", env=environment, check=False, **how
+        )
+    except PermissionError as error:
+        if not another or error.filename == command[0]:
+            raise
+        raise EmbeddedPostgresError(
+            f"PostgreSQL refuses to run as root, and this root may not act as {user.pw_name}"
+            " (CAP_SETUID and CAP_SETGID are missing). Start crm as an ordinary user, or set"
+            " CRM_DATABASE_URL."
+        ) from None
 
 
 def _can(user: pwd.struct_passwd, right: str, path: Path) -> bool:

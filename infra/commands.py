@@ -17,13 +17,15 @@ from typing import Any, TypeVar, cast
 from uuid import UUID
 from weakref import WeakValueDictionary
 
+import psycopg2
 import structlog
-from eventsourcing.application import AggregateNotFoundError, ProcessingEvent, Repository
-from eventsourcing.persistence import EventStore, IntegrityError, PersistenceError
+from eventsourcing.application import AggregateNotFoundError, Repository
+from eventsourcing.persistence import DataError, EventStore, IntegrityError, PersistenceError
 
 from domain.aggregate import LedgerAggregate
 from domain.application import CRM
-from domain.errors import DomainError
+from domain.errors import DomainError, Invalid
+from infra.eventstore.recorders import PostgresApplicationRecorder
 from infra.eventstore.records import (
     AlreadyDone,
     Append,
@@ -33,9 +35,8 @@ from infra.eventstore.records import (
     OutcomeUnknown,
     Receipt,
 )
-from infra.eventstore.recorders import PostgresApplicationRecorder
 from infra.ids import new_id
-from infra.vault import KeyNotCached, Vault
+from infra.vault import KeyNotCached, Vault, WrongMasterKey
 
 log = structlog.get_logger(__name__)
 
@@ -47,8 +48,12 @@ Called again after a conflict: it must do nothing but change the aggregates it l
 """
 
 MAX_TRIES = 8
+MAX_LOADS = 64
+"""Aggregates loaded for one try, at most."""
 FRESH = 1.0
-"""Seconds that an aggregate which a decision only reads may be old."""
+"""Seconds after which an aggregate that decisions only read is loaded anew in the background."""
+STALE = 3.0
+"""Seconds that such an aggregate may be old at most."""
 RECENT = 10_000
 """Answers remembered, so that a prompt repetition costs its neighbours in the group nothing."""
 SNAPSHOT_EVERY = 200
@@ -80,7 +85,7 @@ class StillConflicting(CommandError):
 
 
 class StoreUnavailable(CommandError):
-    """The database cannot be reached: nothing was recorded."""
+    """The database cannot be reached, or the vault not be opened: nothing was recorded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,15 +129,21 @@ class Look:
     """How old what a decision sees may be.
 
     The target may be of any age, since its version is checked when it is recorded; what is only
-    read must have been loaded within the last second. After a first refusal all of it is loaded
+    read must have been loaded in the last `STALE` seconds before the look began, and is loaded
+    anew in the background when it is older than `FRESH`. After a first refusal all of it is loaded
     anew: a refusal, or that there is nothing to do, is only said of the present state.
     """
 
-    __slots__ = ("absent", "since", "target")
+    __slots__ = ("absent", "aging", "began", "given", "since", "target")
 
     def __init__(self, target: UUID | None) -> None:
         self.target = target
         self.absent: set[UUID] = set()
+        self.given: dict[UUID, Any] = {}
+        """What the present try has seen, and may have changed."""
+        self.aging: set[UUID] = set()
+        """What was seen, only to be read, that is to be loaded anew for those who come later."""
+        self.began = time.monotonic()
         self.since: float | None = None
 
     def demand_present(self) -> None:
@@ -149,7 +160,7 @@ class Look:
         """The time before which the aggregate must not have been loaded."""
         if self.since is not None:
             return self.since
-        return 0.0 if id_ == self.target else time.monotonic() - FRESH
+        return 0.0 if id_ == self.target else self.began - STALE
 
 
 class LoopRepository(Repository[UUID]):
@@ -176,6 +187,9 @@ class LoopRepository(Repository[UUID]):
         if held is None or held[1] < self.look.oldest(aggregate_id):
             raise _NotLoaded(aggregate_id)
         self._held.move_to_end(aggregate_id)
+        self.look.given[aggregate_id] = held[0]
+        if held[1] < self.look.began - FRESH and aggregate_id != self.look.target:
+            self.look.aging.add(aggregate_id)
         return held[0]
 
     def load(self, aggregate_id: UUID) -> Any | None:
@@ -185,12 +199,15 @@ class LoopRepository(Repository[UUID]):
         except AggregateNotFoundError:
             return None
 
-    def hold(self, aggregate: Any) -> None:
-        """Remember a committed state, unless a later one is remembered."""
+    def hold(self, aggregate: Any, since: float) -> None:
+        """Remember a committed state, unless a later one is remembered.
+
+        `since` is a time at which it is known to have been the present one, or later.
+        """
         held = self._held.get(aggregate.id)
         if held is not None and held[0].version > aggregate.version:
             return
-        self._held[aggregate.id] = (aggregate, time.monotonic())
+        self._held[aggregate.id] = (aggregate, since)
         self._held.move_to_end(aggregate.id)
         if len(self._held) > self._capacity:
             self._held.popitem(last=False)
@@ -229,6 +246,7 @@ class Commands:
         self._in_flight: dict[tuple[str, str], asyncio.Task[Answer]] = {}
         self._recent: OrderedDict[tuple[str, str], Receipt] = OrderedDict()
         self._tasks: set[asyncio.Task[Answer]] = set()
+        self._loading: dict[UUID, asyncio.Task[Any | None]] = {}
 
     @property
     def ready(self) -> bool:
@@ -237,8 +255,8 @@ class Commands:
 
     async def close(self) -> None:
         """Wait for the commands under way, then stop."""
-        while self._tasks:
-            await asyncio.wait(self._tasks)
+        while self._tasks or self._loading:
+            await asyncio.wait([*self._tasks, *self._loading.values()])
         self._threads.shutdown()
 
     async def receipts(self, actor: str, keys: Iterable[str]) -> dict[str, Receipt]:
@@ -301,6 +319,13 @@ class Commands:
             for _ in range(MAX_TRIES):
                 try:
                     changed = await self._decided(decide, look, request)
+                    if look.present or any(aggregate.pending_events for aggregate in changed):
+                        return await self._recorded(changed, request, status, extra)
+                    look.demand_present()
+                except AlreadyDone as before:
+                    return self._repeated(before.receipt, request)
+                except IntegrityError:
+                    look.demand_present()
                 except (DomainError, StaleVersion):
                     done = await self._done_before(request)
                     if done is not None:
@@ -308,54 +333,79 @@ class Commands:
                     if look.present:
                         raise
                     look.demand_present()
-                    continue
-                first = changed[0]
-                pending = [aggregate for aggregate in changed if aggregate.pending_events]
-                if not pending and not look.present:
-                    look.demand_present()
-                    continue
-                if not pending and request.key is None:
-                    end = await self._in_thread(self._recorder.max_notification_id)
-                    return Answer(status, first.id, first.version, end or 0, extra)
-                try:
-                    appended = await self._record(pending, first, request, status, extra)
-                except AlreadyDone as before:
-                    return self._repeated(before.receipt, request)
-                except IntegrityError:
-                    look.demand_present()
-                    continue
-                for aggregate in pending:
-                    self._repository.hold(aggregate)
-                    self._snapshot_if_due(aggregate)
-                return Answer(status, first.id, first.version, appended.last, extra)
         raise StillConflicting
+
+    async def _recorded(
+        self,
+        changed: tuple[LedgerAggregate, ...],
+        request: Request,
+        status: int,
+        extra: Mapping[str, Any],
+    ) -> Answer:
+        """The answer, when what the decision came to has been committed."""
+        first = changed[0]
+        pending = [aggregate for aggregate in changed if aggregate.pending_events]
+        if not pending and request.key is None:
+            end = await self._in_thread(self._recorder.max_notification_id)
+            return Answer(status, first.id, first.version, end or 0, extra)
+        added = [len(aggregate.pending_events) for aggregate in pending]
+        began = time.monotonic()
+        appended = await self._record(pending, first, request, status, extra)
+        for aggregate, count in zip(pending, added, strict=True):
+            self._repository.hold(aggregate, began)
+            self._snapshot_if_due(aggregate, count)
+        return Answer(status, first.id, first.version, appended.last, extra)
 
     async def _decided(
         self, decide: Decision, look: Look, request: Request
     ) -> tuple[LedgerAggregate, ...]:
         """The decision's aggregates, taken out of memory where they have changed."""
-        while True:
+        for _ in range(MAX_LOADS):
             self._repository.look = look
+            look.given.clear()
             try:
                 self._check_version(look, request)
                 result = decide()
             except _NotLoaded as missing:
+                self._release_changed(look)
                 id_ = missing.id
             except BaseException:
-                if look.target is not None:
-                    self._repository.release(look.target)
+                for id_ in look.given:
+                    self._repository.release(id_)
                 raise
             else:
-                changed = result if isinstance(result, tuple) else (result,)
-                for aggregate in changed:
-                    if aggregate.pending_events:
-                        self._repository.release(aggregate.id)
-                return changed
-            aggregate = await self._in_thread(self._repository.load, id_)
-            if aggregate is None:
+                self._release_changed(look)
+                for id_ in look.aging:
+                    self._loading_of(id_)
+                return result if isinstance(result, tuple) else (result,)
+            if await asyncio.shield(self._loading_of(id_)) is None:
                 look.absent.add(id_)
-            else:
-                self._repository.hold(aggregate)
+        raise StillConflicting
+
+    def _loading_of(self, id_: UUID) -> asyncio.Task[Any | None]:
+        """The load of this aggregate that is under way: one for all who wait for it."""
+        loading = self._loading.get(id_)
+        if loading is None:
+            loading = self._loading[id_] = asyncio.create_task(self._load(id_))
+            loading.add_done_callback(lambda done: self._loaded(id_, done))
+        return loading
+
+    async def _load(self, id_: UUID) -> Any | None:
+        began = time.monotonic()
+        aggregate = await self._in_thread(self._repository.load, id_)
+        if aggregate is not None:
+            self._repository.hold(aggregate, began)
+        return aggregate
+
+    def _loaded(self, id_: UUID, loading: asyncio.Task[Any | None]) -> None:
+        del self._loading[id_]
+        if not loading.cancelled():
+            loading.exception()  # whoever waits for it hears of it; nobody may
+
+    def _release_changed(self, look: Look) -> None:
+        for id_, aggregate in look.given.items():
+            if aggregate.pending_events:
+                self._repository.release(id_)
 
     def _check_version(self, look: Look, request: Request) -> None:
         if request.if_match is None or look.target is None:
@@ -375,11 +425,10 @@ class Commands:
         status: int,
         extra: Mapping[str, Any],
     ) -> Appended:
-        collected: ProcessingEvent[UUID] = ProcessingEvent()
-        collected.collect_events(*pending)
+        events = [event for aggregate in pending for event in aggregate.collect_events()]
         while True:
             try:
-                stored = [self.crm.mapper.to_stored_event(event) for event in collected.events]
+                stored = [self.crm.mapper.to_stored_event(event) for event in events]
                 break
             except KeyNotCached as missing:
                 await self._in_thread(self._vault.prepare, [missing.subject])
@@ -433,8 +482,9 @@ class Commands:
             repeated=True,
         )
 
-    def _snapshot_if_due(self, aggregate: LedgerAggregate) -> None:
-        if aggregate.version % SNAPSHOT_EVERY == 0 and self.crm.snapshots is not None:
+    def _snapshot_if_due(self, aggregate: LedgerAggregate, added: int) -> None:
+        passed = aggregate.version % SNAPSHOT_EVERY < added
+        if passed and self.crm.snapshots is not None:
             self._threads.submit(self._snapshot, self.crm.snapshots, aggregate.id)
 
     def _snapshot(self, snapshots: EventStore[UUID], id_: UUID) -> None:
@@ -456,7 +506,10 @@ class Commands:
             return await answer
         except (AlreadyDone, IntegrityError, OutcomeUnknown):
             raise
+        except DataError as error:
+            raise Invalid("the store cannot hold one of the values") from error
         except LogUnavailable as error:
             raise StoreUnavailable(str(error)) from error
-        except PersistenceError as error:
+        except (PersistenceError, psycopg2.Error, WrongMasterKey) as error:
+            log.warning("store unavailable", error=type(error).__name__)
             raise StoreUnavailable(type(error).__name__) from error

@@ -21,6 +21,7 @@ from uuid import UUID
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from domain.errors import Refused
 from domain.values import Personal
 from infra.postgres import Pool
 
@@ -37,8 +38,18 @@ class KeyNotCached(LookupError):
         self.subject = subject
 
 
-class SubjectErased(RuntimeError):
+class SubjectErased(Refused):
     """The subject's key was destroyed: nothing new may be written about this person."""
+
+    type = "subject-erased"
+
+    def __init__(self, subject: UUID) -> None:
+        super().__init__("the person's data have been erased: nothing new is written about them")
+        self.subject = subject
+
+
+class WrongMasterKey(RuntimeError):
+    """The master key is not the one that the keys in the vault were wrapped with."""
 
 
 class Vault:
@@ -46,6 +57,7 @@ class Vault:
 
     `seal` and `opened` never touch the database; `prepare` and `fetch` do. Keys are
     remembered for `remember` seconds at most, so that an erasure elsewhere takes effect soon.
+    The pool's search path leads to the table of keys.
     """
 
     def __init__(
@@ -61,7 +73,10 @@ class Vault:
         self._lock = threading.Lock()
 
     def prepare(self, subjects: Iterable[UUID]) -> None:
-        """Make the keys that do not exist yet, committed, and remember all of them."""
+        """Make the keys that do not exist yet, committed, and remember all of them.
+
+        Errors, here and of `fetch`: `WrongMasterKey`, and what the driver raises.
+        """
         wanted = list(subjects)
         rows = []
         for subject in wanted:
@@ -70,7 +85,7 @@ class Vault:
         with self._pool.connection() as connection, connection.cursor() as cursor:
             for row in rows:
                 cursor.execute(
-                    "INSERT INTO vault.keys (subject, wrapped) VALUES (%s, %s)"
+                    "INSERT INTO keys (subject, wrapped) VALUES (%s, %s)"
                     " ON CONFLICT (subject) DO NOTHING",
                     row,
                 )
@@ -83,7 +98,7 @@ class Vault:
             self._load(missing)
 
     def seal(self, personal: Personal, *, event: str, field: str) -> str:
-        """Encrypt the text, keep the token on it and return it.
+        """Encrypt the text for a field of an event, keep the token on it and return it.
 
         Errors: `KeyNotCached` without a remembered key, `SubjectErased` after an erasure.
         """
@@ -94,7 +109,7 @@ class Vault:
             raise KeyNotCached(personal.subject)
         key = entry[0]
         if key is None:
-            raise SubjectErased(str(personal.subject))
+            raise SubjectErased(personal.subject)
         nonce = os.urandom(_NONCE)
         bound = f"{personal.subject}|{event}|{field}".encode()
         box = nonce + key.encrypt(nonce, personal.text.encode(), bound)
@@ -102,6 +117,13 @@ class Vault:
         token = f"{_VERSION}.{personal.subject}.{event}.{field}.{encoded}"
         personal.sealed = token
         return token
+
+    @staticmethod
+    def is_for(personal: Personal, *, event: str, field: str) -> bool:
+        """Whether the text was sealed for this field of this event."""
+        token = personal.sealed
+        place = f"{_VERSION}.{personal.subject}.{event}.{field}."
+        return token is not None and token.startswith(place)
 
     @staticmethod
     def unopened(token: Any) -> Personal:
@@ -112,18 +134,22 @@ class Vault:
         return Personal(subject=UUID(parts[1]), text=None, sealed=token)
 
     def opened(self, personal: Personal) -> Personal:
-        """The text in the clear; without text where the key is destroyed or not remembered."""
+        """The text in the clear; without text where the key is destroyed or was never fetched.
+
+        However long ago it was fetched: a key does not expire between `fetch` and this. Errors:
+        `ValueError` where the token was changed.
+        """
         token = personal.sealed
         if personal.text is not None or token is None:
             return personal
-        entry = self._cached(personal.subject)
-        if entry is None or entry[0] is None:
+        _, key = self._keys.get(personal.subject, (0.0, None))
+        if key is None:
             return personal
         _, subject, event, field, encoded = token.split(".")
         box = base64.urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4))
         bound = f"{subject}|{event}|{field}".encode()
         try:
-            text = entry[0].decrypt(box[:_NONCE], box[_NONCE:], bound).decode()
+            text = key.decrypt(box[:_NONCE], box[_NONCE:], bound).decode()
         except InvalidTag as error:
             raise ValueError("a sealed text does not fit its key or its place") from error
         return Personal(subject=personal.subject, text=text, sealed=token)
@@ -144,20 +170,23 @@ class Vault:
         nonce = os.urandom(_NONCE)
         return nonce + self._master.encrypt(nonce, key, subject.bytes)
 
+    def _unwrapped(self, subject: UUID, wrapped: Any) -> AESGCM | None:
+        if wrapped is None:
+            return None
+        box = bytes(wrapped)
+        try:
+            return AESGCM(self._master.decrypt(box[:_NONCE], box[_NONCE:], subject.bytes))
+        except InvalidTag:
+            raise WrongMasterKey("the master key does not fit the keys in the vault") from None
+
     def _load(self, subjects: list[UUID]) -> None:
         with self._pool.connection() as connection, connection.cursor() as cursor:
-            cursor.execute(
-                "SELECT subject, wrapped FROM vault.keys WHERE subject = ANY(%s)", (subjects,)
-            )
+            cursor.execute("SELECT subject, wrapped FROM keys WHERE subject = ANY(%s)", (subjects,))
             rows = cursor.fetchall()
         now = time.monotonic()
         with self._lock:
             for subject, wrapped in rows:
-                key = None
-                if wrapped is not None:
-                    box = bytes(wrapped)
-                    key = AESGCM(self._master.decrypt(box[:_NONCE], box[_NONCE:], subject.bytes))
-                self._keys[subject] = (now, key)
+                self._keys[subject] = (now, self._unwrapped(subject, wrapped))
                 self._keys.move_to_end(subject)
             while len(self._keys) > self._capacity:
                 self._keys.popitem(last=False)
@@ -186,6 +215,9 @@ def read_or_make_secret(path: Path, size: int = _KEY) -> bytes:
         with contextlib.suppress(FileExistsError):
             os.link(draft, path)
         draft.unlink()
+        folder = os.open(path.parent, os.O_RDONLY)
+        os.fsync(folder)  # its name, too: what the secret encrypts must not outlive it
+        os.close(folder)
     secret = path.read_bytes()
     if len(secret) != size:
         raise ValueError(f"{path.name} must hold {size} bytes")

@@ -25,6 +25,7 @@ from projections.projection import (
     Row,
     State,
     View,
+    joined,
     text,
     turned,
 )
@@ -188,7 +189,7 @@ class CustomerFold(Fold):
             _CONTACT,
         ),
     )
-    start: ClassVar[State] = ((),)
+    start: ClassVar[State] = ((), ())
     extract: ClassVar[Mapping[str, Extract]] = {
         Customer.Created.TOPIC: _registered,
         Customer.ProfileChanged.TOPIC: _profile_changed,
@@ -197,15 +198,17 @@ class CustomerFold(Fold):
     }
 
     def step(self, state: State, fact: Fact) -> tuple[State, tuple[Row, ...]]:
+        """The state: (the profile's row once registered), its values."""
         match fact[KIND]:
             case "registered":
                 return _register(state, fact)
             case "profile-changed" if state[0]:
-                row, settled = turned(state[0][0], fact[0], _changed(state[0][0][4], fact))
-                return ((row,),), settled
+                values = _changed(state[1], fact)
+                row, settled = turned(state[0][0], fact[0], joined(*values))
+                return ((row,), values), settled
             case "contact-added":
                 contact = (fact[PERSONAL], *fact[DEPARTMENT:])
-                return state, ((1, (fact[CONTACT],), fact[0], INFINITY, contact),)
+                return state, ((1, fact[CONTACT], fact[0], INFINITY, joined(*contact)),)
         return state, ()
 
 
@@ -218,7 +221,7 @@ def _register(state: State, fact: Fact) -> tuple[State, tuple[Row, ...]]:
         *fact[EXT_SOURCE:REMOVED],
         fact[0],
     )
-    return (((0, (), fact[0], INFINITY, values),),), ()
+    return (((0, "", fact[0], INFINITY, joined(*values)),), values), ()
 
 
 def _cleared(value: str) -> str:

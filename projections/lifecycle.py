@@ -28,6 +28,7 @@ from projections.projection import (
     Row,
     State,
     View,
+    joined,
     turned,
 )
 from projections.reading import NEWEST, Connection, Moment, fetch, known, truth
@@ -131,7 +132,7 @@ class StandingFold(Fold):
             ),
         ),
     )
-    start: ClassVar[State] = ((), FALSE, 0, NULL)
+    start: ClassVar[State] = ((), FALSE, 0, frozenset())
     extract: ClassVar[Mapping[str, Extract]] = {
         Customer.Created.TOPIC: _registered,
         Customer.ProfileChanged.TOPIC: _profile_changed,
@@ -162,22 +163,22 @@ class StandingFold(Fold):
 
     def step(self, state: State, fact: Fact) -> tuple[State, tuple[Row, ...]]:
         """The state: (rows in the order of Classification), identified, orders counted up to
-        two, the deal that the first of them came from."""
-        rows, identified, orders, first_deal = state
+        two, the deals won."""
+        rows, identified, orders, won = state
         at, kind = fact[0], fact[KIND]
         if not rows:
             rows = tuple(
-                (0, (name,), at, INFINITY, (value, NULL))
+                (0, name, at, INFINITY, joined(value, NULL))
                 for name, value in zip(_NAMES, _FIRST, strict=True)
             )
         if fact[IDENTIFIED] == TRUE:
             identified = TRUE
-        customer_type, path, _, level = (row[4][0] for row in rows)
-        cause = rows[0][4][1]
-        bought = kind == "order-placed" or (kind == "contract-signed" and fact[DEAL] != first_deal)
+        customer_type, cause = rows[0][4].split("\t")
+        path, level = rows[1][4].partition("\t")[0], rows[3][4].partition("\t")[0]
+        bought = kind == "order-placed"
+        if kind == "contract-signed" and fact[DEAL] not in won:
+            bought, won = True, won | {fact[DEAL]}
         if bought:
-            if not orders and kind == "contract-signed":
-                first_deal = fact[DEAL]
             orders = min(orders + 1, 2)
             path = "order" if orders == 1 else "repeat"
         if kind == "opened" and path == "prospect":
@@ -196,8 +197,13 @@ class StandingFold(Fold):
         return _with(
             rows,
             at,
-            ((customer_type, cause), (path, NULL), (identification, NULL), (level, NULL)),
-            (identified, orders, first_deal),
+            (
+                f"{customer_type}\t{cause}",
+                f"{path}\t{NULL}",
+                f"{identification}\t{NULL}",
+                f"{level}\t{NULL}",
+            ),
+            (identified, orders, won),
         )
 
 
@@ -214,8 +220,8 @@ _IDENTIFICATION = {
 def _with(
     rows: tuple[Row, ...],
     at: str,
-    values: tuple[tuple[str, str], ...],
-    rest: tuple[str, int, str],
+    values: tuple[str, ...],
+    rest: tuple[str, int, frozenset[str]],
 ) -> tuple[State, tuple[Row, ...]]:
     """The state with these values; rows that keep theirs stay the same objects."""
     if all(row[4] == value for row, value in zip(rows, values, strict=True)):

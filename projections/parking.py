@@ -115,14 +115,22 @@ def _printable(error: str) -> str:
     return error.replace("\x00", "\\0").encode("utf-8", "backslashreplace").decode()[:_MAX_ERROR]
 
 
+def _body(event: Any) -> tuple[bytes, int]:
+    """The event's body as in the log, and the version of its layout. What cannot be written as
+    JSON (and so never came from the log) is shown instead."""
+    if isinstance(event, Undecodable):
+        return event.state, event.class_version
+    kind: type = type(event)
+    codec = event_codec(kind)
+    try:
+        return codec.encode(vars(event)), codec.version
+    except (UnicodeEncodeError, TypeError, ValueError):
+        return ascii(vars(event)).encode(), codec.version
+
+
 def _stored(event: Recorded) -> str:
     """The event as JSON. What jsonb cannot hold (U+0000) is kept as base64."""
-    if isinstance(event.event, Undecodable):
-        state, class_version = event.event.state, event.event.class_version
-    else:
-        kind: type = type(event.event)
-        codec = event_codec(kind)
-        state, class_version = codec.encode(vars(event.event)), codec.version
+    state, class_version = _body(event.event)
     row: dict[str, Any] = {
         "position": event.position,
         "stream_id": event.stream_id,

@@ -36,8 +36,9 @@ TRUE, FALSE = "true", "false"
 Fact: TypeAlias = tuple[Any, ...]
 """(occurred_at text, position int, *columns of the fold's fact table as texts)."""
 
-Row: TypeAlias = tuple[int, tuple[str, ...], str, str, tuple[str, ...]]
-"""(number of the fold's period table, item, valid_from, valid_to, values)."""
+Row: TypeAlias = tuple[int, str, str, str, str]
+"""(number of the fold's period table, item, valid_from, valid_to, values); item and values are
+columns joined by tabs."""
 
 State: TypeAlias = tuple[Any, ...]
 """Immutable. Its first element are the open rows: those that the next fact may still change."""
@@ -64,7 +65,12 @@ def instant(value: datetime) -> str:
     return (value if value.tzinfo is UTC else value.astimezone(UTC)).isoformat(" ")
 
 
-def turned(row: Row, at: str, values: tuple[str, ...]) -> tuple[Row, tuple[Row, ...]]:
+def joined(*columns: str) -> str:
+    """Columns as item or values of a row."""
+    return "\t".join(columns)
+
+
+def turned(row: Row, at: str, values: str) -> tuple[Row, tuple[Row, ...]]:
     """The row with new values from `at` on, and what stays true before (nothing, if no time)."""
     table, item, since, _, _ = row
     if since == at:
@@ -271,19 +277,19 @@ class KeyState:
 
     __slots__ = ("_known", "_settled", "_states", "_step", "facts", "key")
 
-    def __init__(self, fold: Fold, key: str) -> None:
-        self.key = key
+    def __init__(self, fold: Fold, key: UUID) -> None:
+        self.key = str(key)
         self.facts: list[Fact] = []
         self._step = fold.step
         self._states: list[State] = [fold.start]  # one before each fact, and one after the last
         self._settled: list[tuple[Row, ...]] = []
-        self._known: dict[tuple[int, tuple[str, ...], str], Entry] = {}
+        self._known: dict[tuple[int, str, str], Entry] = {}
 
     def apply(self, fact: Fact, changes: Changes) -> None:
         """Take in the next recorded fact. If its step raises, nothing has changed."""
         facts, states = self.facts, self._states
-        before = states[-1]
         if not facts or facts[-1] < fact:
+            before = states[-1]
             after, settled = self._step(before, fact)
             facts.append(fact)
             states.append(after)
@@ -323,7 +329,7 @@ class KeyState:
         position: int,
         changes: Changes,
     ) -> None:
-        known = self._known
+        known, key = self._known, self.key
         many = len(old) + len(new) > 16
         stays, was = (set(new), set(old)) if many else (new, old)
         for row in old:
@@ -334,7 +340,7 @@ class KeyState:
                     changes.closed.append(entry)
         for row in new:
             if row not in was:
-                entry = Entry(self.key, row, position)
+                entry = Entry(key, row, position)
                 known[row[0], row[1], row[2]] = entry
                 changes.added.append(entry)
 
@@ -351,5 +357,5 @@ def fact_line(key: str, fact: Fact) -> str:
 def entry_line(entry: Entry) -> str:
     """A row of a period table as a line of COPY, without its end."""
     _, item, valid_from, valid_to, values = entry.row
-    known = str(entry.known_from), str(entry.known_to)
-    return "\t".join((entry.key, *item, *values, valid_from, valid_to, *known))
+    columns = f"{item}\t{values}" if item else values
+    return f"{entry.key}\t{columns}\t{valid_from}\t{valid_to}\t{entry.known_from}\t{entry.known_to}"

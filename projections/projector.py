@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Protocol
 from uuid import UUID
 
 import psycopg2
@@ -16,17 +16,16 @@ from psycopg2.extensions import cursor as Cursor  # noqa: N812  (it is a class)
 from infra.eventstore.feed import Batch, Recorded, Undecodable, partition_of
 from infra.postgres import Pool
 from projections import parking
+from projections.collector import paused_collector
 from projections.projection import (
     Changes,
-    Fact,
     Fold,
-    KeyState,
     Projection,
     fact_line,
     instant,
-    text,
 )
-from projections.writing import make_tables, make_views, refused, use_schema, write
+from projections.states import States
+from projections.writing import make_tables, make_views, refused, use_indexes, use_schema, write
 
 log = structlog.get_logger(__name__)
 
@@ -59,21 +58,6 @@ class Counters:
     parked: int = 0
 
 
-@dataclass(slots=True)
-class _Cache:
-    """States of keys, least recently used first, bounded by the number of facts they hold."""
-
-    limit: int
-    states: OrderedDict[tuple[int, UUID], KeyState] = field(default_factory=OrderedDict)
-
-    def trim(self) -> None:
-        """Forget states until what is left holds no more than `limit` facts."""
-        total = sum(len(state.facts) for state in self.states.values())
-        while total > self.limit:
-            _, state = self.states.popitem(last=False)
-            total -= len(state.facts)
-
-
 class Projector:
     """Applies a feed's events to the tables of one projection, for the partitions it owns.
 
@@ -104,7 +88,8 @@ class Projector:
         self._schema = schema
         self._bi_schema = bi_schema
         self._batch = batch
-        self._cache = _Cache(cached_facts)
+        each = cached_facts // len(projection.folds)
+        self._states = [States(fold, each) for fold in projection.folds]
         self._positions: dict[int, int] | None = None
         self._parked: set[UUID] = set()
         self._routes: dict[str, tuple[int, Fold, Callable[[Recorded], tuple[str, ...] | None]]] = {
@@ -180,10 +165,13 @@ class Projector:
         try:
             batch = self._read(after, wanted)
             if batch.through <= after:
+                self._look_at_parked()
                 return 0
             moves = {p: (old, batch.through) for p, old in positions.items() if old < batch.through}
             events = self._unseen(batch.events, positions)
-            self._apply(events, moves, full=batch.through - after >= wanted)
+            with paused_collector():
+                more = wanted if batch.through - after >= wanted else 0
+                self._apply(events, moves, batch.through, more)
         except BaseException as error:
             self.forget()
             if isinstance(error, LateOwner):
@@ -191,16 +179,27 @@ class Projector:
             raise
         for partition, (_, new) in moves.items():
             positions[partition] = new
-        self._cache.trim()
+        for states in self._states:
+            states.trim()
         self.counters.batches += 1
         self.counters.events += len(events)
         return batch.through - after
 
+    def _look_at_parked(self) -> None:
+        if self._parked:
+            with self._pool.connection() as connection, connection, connection.cursor() as cursor:
+                use_schema(cursor, self._schema)
+                self._held(cursor, [])
+
     def forget(self) -> None:
         """Drop everything in memory; the next step reads it from the database again."""
-        self._cache.states.clear()
+        self._clear()
         self._positions = None
         self._ahead = None
+
+    def _clear(self) -> None:
+        for states in self._states:
+            states.clear()
 
     def close(self) -> None:
         """Wait for the read ahead and stop its thread."""
@@ -234,23 +233,48 @@ class Projector:
         ]
 
     def _apply(
-        self, events: list[Recorded], moves: dict[int, tuple[int, int]], *, full: bool
+        self, events: list[Recorded], moves: dict[int, tuple[int, int]], through: int, more: int
     ) -> None:
+        """Fold and write a batch. While it is written, `more` positions after it are read."""
         try:
             with self._transaction(moves) as cursor:
-                failed = self._fold(cursor, events, ahead=moves if full else None)
-                self._park(cursor, failed)
+                changes, failed = self._fold(cursor, events)
+                if more:
+                    self._ahead = (through, self._reader.submit(self._feed.read, through, more))
+                self._write(cursor, changes, failed)
         except (psycopg2.Error, UnicodeEncodeError) as error:
             if not refused(error):
                 raise
             log.warning("batch refused", projection=self.projection.id, error=str(error))
             self.counters.refused_batches += 1
-            self._cache.states.clear()
+            self._clear()
             with self._transaction(moves) as cursor:
                 self._apply_by_key(cursor, _by_key(self._keyed(events)))
 
-    def _transaction(self, moves: dict[int, tuple[int, int]]) -> _Transaction:
-        return _Transaction(self._pool, self._schema, self.projection.id, moves)
+    @contextmanager
+    def _transaction(self, moves: dict[int, tuple[int, int]]) -> Iterator[Cursor]:
+        """Moves the positions first, which locks them; all or nothing."""
+        with self._pool.connection() as connection, connection, connection.cursor() as cursor:
+            use_schema(cursor, self._schema)
+            use_indexes(cursor)
+            # What a crash of the server may lose here is whole transactions, rows and position.
+            cursor.execute("SET LOCAL synchronous_commit TO off")
+            partitions = sorted(moves)
+            cursor.execute(
+                "UPDATE position SET position = moved.new"
+                " FROM unnest(%s::int[], %s::bigint[], %s::bigint[]) AS moved(partition, old, new)"
+                " WHERE position.projection = %s AND position.partition = moved.partition"
+                " AND position.position = moved.old",
+                [
+                    partitions,
+                    [moves[partition][0] for partition in partitions],
+                    [moves[partition][1] for partition in partitions],
+                    self.projection.id,
+                ],
+            )
+            if cursor.rowcount != len(partitions):
+                raise LateOwner(f"{self.projection.id}: another owner moved on")
+            yield cursor
 
     def _keyed(self, events: list[Recorded]) -> list[tuple[UUID, Recorded]]:
         routes = self._routes
@@ -260,21 +284,16 @@ class Projector:
             if event.topic in routes
         ]
 
-    def _fold(
-        self,
-        cursor: Cursor,
-        events: list[Recorded],
-        ahead: dict[int, tuple[int, int]] | None = None,
-    ) -> list[_Failure]:
-        """Fold and write; the events that could not be folded or have to wait for one."""
+    def _fold(self, cursor: Cursor, events: list[Recorded]) -> tuple[list[Changes], list[_Failure]]:
+        """The changes of each fold, and the events that cannot be folded or wait for such a one."""
         keyed = self._keyed(events)
         held = self._held(cursor, keyed)
         self._load(cursor, keyed)
         changes = [Changes() for _ in self.projection.folds]
         failed: list[_Failure] = []
-        states, routes = self._cache.states, self._routes
+        states, routes = self._states, self._routes
         for key, recorded in keyed:
-            if key in held:
+            if held and key in held:
                 failed.append((key, recorded, ""))
                 continue
             number, _, extract = routes[recorded.topic]
@@ -283,52 +302,44 @@ class Projector:
                 if columns is None:
                     continue
                 fact = (instant(recorded.occurred_at), recorded.position, *columns)
-                state = states[number, key]
+                state = states[number][key]
                 state.apply(fact, changes[number])
             except Exception as error:  # noqa: BLE001  (whatever it is, it holds back one key)
                 held = held | {key}
                 failed.append((key, recorded, _reason(recorded, error)))
                 continue
             changes[number].facts.append(fact_line(state.key, fact))
-        if ahead:
-            after = next(iter(ahead.values()))[1]
-            self._ahead = (after, self._reader.submit(self._feed.read, after, self._batch))
+        for own, change in zip(states, changes, strict=True):
+            own.grown(len(change.facts))
+        return changes, failed
+
+    def _write(self, cursor: Cursor, changes: list[Changes], failed: list[_Failure]) -> None:
         write(cursor, self.projection.folds, changes)
+        self._park(cursor, failed)
         for change in changes:
             self.counters.rows_added += len(change.added)
             self.counters.rows_closed += len(change.closed)
-        return failed
 
     def _held(self, cursor: Cursor, keyed: list[tuple[UUID, Recorded]]) -> set[UUID]:
-        """The keys that wait. Those of this batch may have been tried again by somebody else."""
-        concerned = {key for key, _ in keyed if key in self._parked} if self._parked else set()
-        if concerned:
-            self._parked = parking.keys(cursor, self.projection.id)
-            for key in concerned - self._parked:
-                for number in range(len(self.projection.folds)):
-                    self._cache.states.pop((number, key), None)
+        """The keys that wait. Somebody else may have tried them again: if one that this batch is
+        about (or any, if it is about none) waited, look."""
+        if self._parked and (not keyed or any(key in self._parked for key, _ in keyed)):
+            now = parking.keys(cursor, self.projection.id)
+            for key in self._parked - now:
+                for states in self._states:
+                    states.drop(key)
+            self._parked = now
+            self.counters.parked = len(now)
         return self._parked
 
     def _load(self, cursor: Cursor, keyed: list[tuple[UUID, Recorded]]) -> None:
-        """States of all keys of a batch: from memory, else from their facts, in one query each."""
-        states = self._cache.states
-        missing: list[set[UUID]] = [set() for _ in self.projection.folds]
+        """States of all keys of a batch, one query for each fold."""
+        routes = self._routes
+        keys: list[dict[int, UUID]] = [{} for _ in self._states]
         for key, recorded in keyed:
-            number = self._routes[recorded.topic][0]
-            if (number, key) in states:
-                states.move_to_end((number, key))
-            else:
-                missing[number].add(key)
-        for number, (fold, keys) in enumerate(zip(self.projection.folds, missing, strict=True)):
-            if not keys:
-                continue
-            for key in keys:
-                states[number, key] = KeyState(fold, str(key))
-            nothing = Changes()
-            for key, fact in stored_facts(cursor, fold, keys):
-                states[number, key].apply(fact, nothing)
-            for entry in nothing.added:
-                entry.written = True
+            keys[routes[recorded.topic][0]][key.int] = key
+        for states, wanted in zip(self._states, keys, strict=True):
+            states.load(cursor, wanted.values())
 
     def _apply_by_key(self, cursor: Cursor, groups: list[tuple[UUID, list[Recorded]]]) -> None:
         """Halve a refused batch until the keys whose rows are refused stand alone."""
@@ -336,8 +347,8 @@ class Projector:
             return
         cursor.execute("SAVEPOINT part")
         try:
-            failed = self._fold(cursor, [event for _, events in groups for event in events])
-            self._park(cursor, failed)
+            events = [event for _, events in groups for event in events]
+            self._write(cursor, *self._fold(cursor, events))
             cursor.execute("RELEASE SAVEPOINT part")
             return
         except (psycopg2.Error, UnicodeEncodeError) as error:
@@ -345,7 +356,7 @@ class Projector:
                 raise
             cursor.execute("ROLLBACK TO SAVEPOINT part")
             cursor.execute("RELEASE SAVEPOINT part")
-            self._cache.states.clear()
+            self._clear()
             reason = f"{type(error).__name__}: {error}".strip()
         if len(groups) > 1:
             middle = len(groups) // 2
@@ -421,69 +432,3 @@ def _by_key(keyed: list[tuple[UUID, Recorded]]) -> list[tuple[UUID, list[Recorde
     for key, recorded in keyed:
         groups.setdefault(key, []).append(recorded)
     return list(groups.items())
-
-
-class _Transaction:
-    """Moves the positions first, which locks them, then lets the caller write; all or nothing."""
-
-    def __init__(
-        self, pool: Pool, schema: str, projection: str, moves: dict[int, tuple[int, int]]
-    ) -> None:
-        self._held = pool.connection()
-        self._schema = schema
-        self._projection = projection
-        self._moves = moves
-
-    def __enter__(self) -> Cursor:
-        connection = self._connection = self._held.__enter__()
-        try:
-            connection.__enter__()
-            cursor = connection.cursor()
-            use_schema(cursor, self._schema)
-            # What a crash of the server may lose here is whole transactions, rows and position.
-            cursor.execute("SET LOCAL synchronous_commit TO off")
-            self._move(cursor)
-        except BaseException as error:
-            self.__exit__(type(error), error, error.__traceback__)
-            raise
-        return cursor
-
-    def _move(self, cursor: Cursor) -> None:
-        partitions = sorted(self._moves)
-        cursor.execute(
-            "UPDATE position SET position = moved.new"
-            " FROM unnest(%s::int[], %s::bigint[], %s::bigint[]) AS moved(partition, old, new)"
-            " WHERE position.projection = %s AND position.partition = moved.partition"
-            " AND position.position = moved.old",
-            [
-                partitions,
-                [self._moves[partition][0] for partition in partitions],
-                [self._moves[partition][1] for partition in partitions],
-                self._projection,
-            ],
-        )
-        if cursor.rowcount != len(partitions):
-            raise LateOwner(f"{self._projection}: another owner moved on")
-
-    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        try:
-            self._connection.__exit__(kind, error, trace)
-        except BaseException as failure:
-            self._held.__exit__(type(failure), failure, failure.__traceback__)
-            raise
-        self._held.__exit__(kind, error, trace)
-
-
-def stored_facts(cursor: Cursor, fold: Fold, keys: set[UUID]) -> list[tuple[UUID, Fact]]:
-    """The facts of the keys that the tables hold, in the order of recording."""
-    columns = [column.name for column in fold.facts.columns]
-    listed = ", ".join(f"{name}::text" for name in columns)
-    cursor.execute(
-        f"SELECT {fold.key.name}, occurred_at, position, {listed} FROM {fold.facts.name}"
-        f" WHERE {fold.key.name} = ANY(%s::uuid[]) ORDER BY position",
-        [[str(key) for key in keys]],
-    )
-    return [
-        (UUID(str(row[0])), (instant(row[1]), row[2], *map(text, row[3:])))
-        for row in cursor.fetchall()
-    ]

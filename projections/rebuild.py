@@ -29,8 +29,13 @@ log = structlog.get_logger(__name__)
 _BATCH = 10_000
 _CACHED_FACTS = 120_000
 _SHOWN = 5
-_SWAP_TRIES = 50
-_SWAP_PAUSE = 0.2
+_SWAP_TRIES = 300
+_SWAP_WAIT_MS = 100
+_SWAP_PAUSE = 0.05
+
+# Who took a snapshot before the last events came in, and looks for the tables only after the swap,
+# would find the new ones without these events: readers get this many seconds to have begun.
+_SETTLE = 0.25
 
 
 class ReadersInTheWay(RuntimeError):
@@ -173,30 +178,61 @@ class Rebuild:
         live: list[tuple[str, int]] = cursor.fetchall()
         if live:
             furthest = max(position for _, position in live)
+            behind = shadow.position() < furthest
             while shadow.position() < furthest and shadow.step():
                 pass
+            if behind:
+                time.sleep(_SETTLE)
         compared: list[Compared] = []
         if live and {name for name, _ in live} == {self._projection.id}:
             at = min(*(position for _, position in live), shadow.position())
             compared = [self._compare(cursor, *one, at) for one in _columns(self._projection)]
-        for _ in range(_SWAP_TRIES):
-            if self._moved(cursor):
+        for attempt in range(_SWAP_TRIES):
+            if self._locked(cursor, attempt):
+                self._move(cursor)
                 return compared
             time.sleep(_SWAP_PAUSE)
         raise ReadersInTheWay(f"{self._projection.id}: the tables stayed locked by readers")
 
-    def _moved(self, cursor: Cursor) -> bool:
-        """Try to put the new set in the place of the live one. It gives up soon, as readers that
-        come later wait for it, and before the server looks for deadlocks."""
-        cursor.execute("SET LOCAL lock_timeout TO '400ms'")
+    def _locked(self, cursor: Cursor, attempt: int) -> bool:
+        """Try to have the live tables for ourselves.
+
+        Gives up soon, since readers that come later wait for us. A reader that holds one table
+        and wants another that we have already would wait for ever: so the order, in which readers
+        mostly take them first, differs from try to try.
+        """
+        order = self._in_the_way(cursor)
+        if not order:
+            return True
+        turn = attempt % len(order)
+        tables = ", ".join((*order[turn:], *order[:turn]))
+        cursor.execute(f"SET LOCAL lock_timeout TO {_SWAP_WAIT_MS}")
         cursor.execute("SAVEPOINT swap")
         try:
-            self._move(cursor)
+            cursor.execute(f"LOCK TABLE {tables} IN ACCESS EXCLUSIVE MODE")
         except LockNotAvailable:
             cursor.execute("ROLLBACK TO SAVEPOINT swap")
-            log.info("readers in the way", projection=self._projection.id)
             return False
+        finally:
+            cursor.execute("SET LOCAL lock_timeout TO DEFAULT")
         return True
+
+    def _in_the_way(self, cursor: Cursor) -> list[str]:
+        """The live views and tables there are, in the order in which readers mostly take them."""
+        tables = [
+            name
+            for fold in reversed(self._projection.folds)
+            for name in (*(table.name for table in fold.periods), fold.facts.name)
+        ]
+        wanted = [f"{quote(self._schema)}.{name}" for name in tables]
+        if self._bi_schema is not None:
+            views = (quote(view.name) for view in self._projection.views)
+            wanted = [*(f"{quote(self._bi_schema)}.{view}" for view in views), *wanted]
+        cursor.execute(
+            "SELECT name FROM unnest(%s) AS name WHERE to_regclass(name) IS NOT NULL", [wanted]
+        )
+        there = {row[0] for row in cursor.fetchall()}
+        return [name for name in wanted if name in there]
 
     def _move(self, cursor: Cursor) -> None:
         live, new = quote(self._schema), quote(self.shadow)

@@ -49,15 +49,16 @@ def write(cursor: Cursor, folds: Sequence[Fold], changes: Sequence[Changes]) -> 
     for fold, change in zip(folds, changes, strict=True):
         if change.facts:
             _copy(cursor, fold.facts.name, fact_columns(fold), change.facts)
+        lines: list[list[str]] = [[] for _ in fold.periods]
+        for entry in change.added:
+            lines[entry.row[0]].append(entry_line(entry))
+            entry.written = True
         for number, table in enumerate(fold.periods):
-            lines = [entry_line(entry) for entry in change.added if entry.row[0] == number]
-            if lines:
-                _copy(cursor, table.name, period_columns(fold, table), lines)
+            if lines[number]:
+                _copy(cursor, table.name, period_columns(fold, table), lines[number])
             closed = [entry for entry in change.closed if entry.row[0] == number]
             if closed:
                 _close(cursor, fold, table, closed)
-        for entry in change.added:
-            entry.written = True
 
 
 def _copy(cursor: Cursor, table: str, columns: Sequence[str], lines: list[str]) -> None:
@@ -74,7 +75,10 @@ def _close(cursor: Cursor, fold: Fold, table: PeriodTable, closed: Sequence[Entr
     types = ["uuid", *(column.type.split()[0] for column in table.item), "timestamptz", "bigint"]
     columns: list[list[str]] = [
         [entry.key for entry in closed],
-        *([entry.row[1][i] for entry in closed] for i in range(len(table.item))),
+        *(
+            list(part)
+            for part in zip(*(e.row[1].split("\t") for e in closed if e.row[1]), strict=True)
+        ),
         [entry.row[2] for entry in closed],
         [str(entry.known_from) for entry in closed],
         [str(entry.known_to) for entry in closed],
@@ -100,6 +104,15 @@ def _array(values: Iterable[str]) -> str:
 def use_schema(cursor: Cursor, schema: str) -> None:
     """Look up unqualified names in this schema until the transaction ends."""
     cursor.execute(f"SET LOCAL search_path TO {quote(schema)}")
+
+
+def use_indexes(cursor: Cursor) -> None:
+    """Look rows up one by one until the transaction ends: for a batch's few thousand rows the
+    server would otherwise read whole tables, as it knows little about tables that grow fast."""
+    cursor.execute(
+        "SET LOCAL enable_hashjoin TO off; SET LOCAL enable_mergejoin TO off;"
+        " SET LOCAL enable_seqscan TO off"
+    )
 
 
 def make_tables(cursor: Cursor, projection: Projection, schema: str, *, indexes: bool) -> None:

@@ -7,7 +7,6 @@ many steps can ask beforehand which of them are done (`Steps.receipts`).
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import hmac
 import json
 from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -17,6 +16,7 @@ from uuid import UUID, uuid5
 
 import structlog
 
+from domain.aggregate import LedgerAggregate
 from domain.values import NAMESPACE
 from infra.commands import (
     Answer,
@@ -70,11 +70,15 @@ class Steps:
     def hash(self, content: object) -> bytes:
         """Keyed, since contents may be guessable."""
         form = json.dumps(content, separators=(",", ":"), sort_keys=True).encode()
-        return hmac.digest(self._hash_key, form, hashlib.sha256)
+        return hmac.digest(self._hash_key, form, "sha256")
 
     async def receipts(self, actor: str, keys: Iterable[str]) -> dict[str, Receipt]:
-        """What is known of commands done under these keys, by key."""
+        """What is known of commands done under these keys, by key. Errors: `LogUnreachable`."""
         return await self._tried(lambda: self._commands.receipts(actor, keys))
+
+    async def stream(self, id_: UUID) -> list[LedgerAggregate.Event]:
+        """What was recorded of one aggregate, in order. Errors: `LogUnreachable`."""
+        return await self._tried(lambda: self._commands.stream(id_))
 
     async def do(self, step: Step, actor: str) -> Answer:
         """Does the step, unless it was done before, and waits until it is durable.

@@ -1,6 +1,5 @@
 """Which campaign earned what."""
 
-from datetime import date
 from typing import Annotated
 
 from fastapi import APIRouter, Query
@@ -10,7 +9,7 @@ from starlette.responses import Response
 from api.openapi import read_responses
 from api.routes.reading import Reader, Shared, json_response
 from api.schemas import reads
-from api.schemas.parameters import ReadParameters, money, number
+from api.schemas.parameters import Day, ReadParameters, money, number
 from projections import attribution
 from projections.attribution import Attribution, CampaignCredit, Model
 from projections.reading import Connection, Moment
@@ -23,9 +22,9 @@ router = APIRouter(prefix="/v1/attribution", tags=["attribution"])
 class AttributionParameters(ReadParameters):
     model: Annotated[Model, Field(description="How won amounts go to touches.")] = Model.LAST
     from_: Annotated[
-        date | None, Field(alias="from", description="First day of signature that counts.")
+        Day | None, Field(alias="from", description="First day of signature that counts.")
     ] = None
-    to: Annotated[date | None, Field(description="First day that counts no more.")] = None
+    to: Annotated[Day | None, Field(description="First day that counts no more.")] = None
 
 
 @router.get(

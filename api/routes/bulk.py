@@ -19,6 +19,7 @@ from api.tokens import Scope as TokenScope
 
 _NDJSON = "application/x-ndjson"
 _LINE = {"$ref": "#/components/schemas/BulkLine"}
+_EXAMPLE = '{"path": "/v1/customers", "key": "4711-1", "body": {"name": "Harbour Works"}}\n'
 
 SCHEMAS = (BulkLine, BulkAnswer)
 """Named in the description of this route alone."""
@@ -45,8 +46,9 @@ _BODY: dict[str, Any] = {
     "description": "A command per line, or an array of them. A line is at most "
     "CRM_MAX_BODY_BYTES long; of lines there may be any number, an array is one body.",
     "content": {
-        _NDJSON: {"schema": {"type": "string"}},
-        "application/json": {"schema": {"type": "array", "items": _LINE}},
+        _NDJSON: {"schema": {}, "example": _EXAMPLE},
+        # An element that is no command is answered by a problem like any other.
+        "application/json": {"schema": {"type": "array", "items": {"anyOf": [_LINE, {}]}}},
     },
 }
 

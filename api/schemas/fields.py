@@ -14,6 +14,7 @@ from pydantic import (
     PlainValidator,
     WithJsonSchema,
 )
+from pydantic_core import PydanticCustomError
 
 from domain.errors import DomainError
 from domain.values import ExternalId, Money
@@ -77,6 +78,12 @@ def _decimal(value: object) -> Decimal:
 def _safe(value: int) -> int:
     if abs(value) > SAFE_INTEGER:
         raise ValueError("is beyond what JSON numbers carry exactly")
+    return value
+
+
+def _fraction(value: object) -> object:
+    if isinstance(value, int):  # a bool too; integers have their own, exact, kind
+        raise ValueError("is an integer")
     return value
 
 
@@ -152,7 +159,7 @@ def _money(body: MoneyBody) -> Money:
     try:
         return body.money()
     except DomainError as error:
-        raise ValueError(str(error)) from None
+        raise PydanticCustomError(error.type, "{reason}", {"reason": error.message}) from None
 
 
 Amount = Annotated[MoneyBody, AfterValidator(_money)]
@@ -175,7 +182,7 @@ AttributeName = Annotated[str, Field(min_length=1, max_length=64, pattern=_VISIB
 AttributeValue = (
     Annotated[str, Field(max_length=1000, pattern=_NO_NUL)]
     | Annotated[int, AfterValidator(_safe), Field(ge=-SAFE_INTEGER, le=SAFE_INTEGER)]
-    | float
+    | Annotated[float, BeforeValidator(_fraction)]
     | bool
 )
 Attributes = Annotated[dict[AttributeName, AttributeValue], Field(max_length=100)]

@@ -1,7 +1,7 @@
 """Query parameters of reads, and how the values of answers are written."""
 
 import re
-from datetime import datetime
+from datetime import date, datetime
 from decimal import ROUND_HALF_EVEN, Decimal
 from typing import Annotated, Any
 
@@ -54,6 +54,15 @@ def _flag(value: object) -> bool:
     raise ValueError("is neither true nor false")
 
 
+def _day(value: object) -> date:
+    if not isinstance(value, str) or not re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", value):
+        raise ValueError("is not a date, as 2026-03-31")
+    try:
+        return date.fromisoformat(value)
+    except ValueError:
+        raise ValueError("is not a day of the calendar") from None
+
+
 _TIME = {"type": "string", "format": "date-time"}
 Instant = Annotated[datetime, PlainValidator(_instant), WithJsonSchema(_TIME)]
 KnownAt = Annotated[
@@ -65,6 +74,7 @@ KnownAt = Annotated[
 ]
 Currency = Annotated[str, Field(pattern=r"^[A-Z]{3}$"), AfterValidator(_currency)]
 Flag = Annotated[bool, BeforeValidator(_flag)]
+Day = Annotated[date, PlainValidator(_day), WithJsonSchema({"type": "string", "format": "date"})]
 Term = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00]*$")]
 
 

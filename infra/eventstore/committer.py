@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import select
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -48,6 +49,8 @@ _SESSION_ENDED = (
     pg.IdleInTransactionSessionTimeout,
     pg.IdleSessionTimeout,
 )
+# What building the rows of a command raises when a value in it is of no use.
+_NOT_A_ROW = (ValueError, TypeError, AttributeError, LookupError)
 
 _EVENT_COLUMNS = """position, stream_id, version, topic, class_version, partition_key, occurred_at,
     recorded_at, actor, command_id, correlation_id, causation_id, reason, state"""
@@ -156,10 +159,20 @@ def _json(rows: list[dict[str, Any]]) -> str:
     return orjson.dumps(rows).decode()
 
 
+def _hung_up(connection: Any) -> bool:
+    """Whether an idle connection was ended by the server: nothing was sent on it, so that what
+    would have been can go on another one."""
+    if connection.closed:
+        return True
+    poll = select.poll()
+    poll.register(connection, select.POLLIN)
+    return bool(poll.poll(0))
+
+
 class _Waiting:
     """A command in the queue and the future, of a thread or of an event loop, that waits for it."""
 
-    __slots__ = ("append", "future", "loop")
+    __slots__ = ("append", "future", "loop", "size")
 
     def __init__(
         self,
@@ -170,6 +183,7 @@ class _Waiting:
         self.append = append
         self.future = future
         self.loop = loop
+        self.size = append.size()
 
 
 Outcome = Appended | BaseException
@@ -226,9 +240,9 @@ class Committer:
         return self._queue.qsize()
 
     def submit(self, append: Append) -> Future[Appended]:
-        """Queue a command; the future gives its positions or one of the errors of `append`.
+        """Queue a command; the future gives its positions or one of these errors.
 
-        Errors: `IntegrityError` (a version or tracking conflict), `AlreadyDone` (the key has a
+        `IntegrityError` (a version or tracking conflict), `AlreadyDone` (the key has a
         receipt), `DataError` (the database refuses a value), `OutcomeUnknown`, `LogUnavailable`.
         """
         future: Future[Appended] = Future()
@@ -236,7 +250,7 @@ class Committer:
         return future
 
     def submit_from_loop(self, append: Append) -> asyncio.Future[Appended]:
-        """As `submit`, for the running event loop: one wake-up of the loop answers a whole group."""
+        """As `submit`, for the running event loop: one wake-up answers a whole group."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Appended] = loop.create_future()
         self._enqueue(_Waiting(append, future, loop))
@@ -252,18 +266,23 @@ class Committer:
             self._queue.put(None)
         if thread is not None and thread is not threading.current_thread():
             thread.join()
-        self._refuse_rest(LogUnavailable("the log is closed"))
+        with self._lock:
+            rest = self._drained()
+        self._answer([(waiting, LogUnavailable("the log is closed")) for waiting in rest])
 
     def _enqueue(self, waiting: _Waiting) -> None:
         with self._lock:
             if self._closed:
-                raise LogUnavailable("the log is closed")
-            if self._queue.qsize() >= MAX_WAITING:
-                raise LogUnavailable("too many commands are waiting")
-            if self._thread is None or not self._thread.is_alive():
-                self._thread = threading.Thread(target=self._run, name="committer", daemon=True)
-                self._thread.start()
-            self._queue.put(waiting)
+                refused = "the log is closed"
+            elif self._queue.qsize() >= MAX_WAITING:
+                refused = "too many commands are waiting"
+            else:
+                if self._thread is None or not self._thread.is_alive():
+                    self._thread = threading.Thread(target=self._run, name="committer", daemon=True)
+                    self._thread.start()
+                self._queue.put(waiting)
+                return
+        self._answer([(waiting, LogUnavailable(refused))])
 
     def _run(self) -> None:
         group: list[_Waiting] = []
@@ -276,33 +295,34 @@ class Committer:
                 answers = self._commit(group)
                 self.groups += 1
                 self.commands += len(group)
-                group = []
                 if self._on_commit is not None:
                     self._on_commit()
                 self._answer(answers)
+                group = []
         except BaseException as error:
             # Whatever ended the thread, nobody waits for ever: those under way may be recorded,
             # those still queued are not. The next command starts a new thread.
-            log.exception("committer died")
-            unknown = OutcomeUnknown(f"the committer died: {type(error).__name__}")
-            self._disconnect()
             with self._lock:
                 self._thread = None
-            self._answer([(waiting, unknown) for waiting in group])
-            self._refuse_rest(LogUnavailable("the committer died"))
+                rest = self._drained()
+            died = f"the committer died: {type(error).__name__}"
+            self._answer([(waiting, OutcomeUnknown(died)) for waiting in group])
+            self._answer([(waiting, LogUnavailable(died)) for waiting in rest])
+            self._disconnect()
+            log.exception("committer died")
             if not isinstance(error, Exception):
                 raise
 
-    def _refuse_rest(self, error: Exception) -> None:
-        rest = []
+    def _drained(self) -> list[_Waiting]:
+        """All that wait. Under the lock: the sentinel of `close` must not be taken from another."""
+        rest: list[_Waiting] = []
         while True:
             try:
                 waiting = self._queue.get_nowait()
             except Empty:
-                break
+                return rest
             if waiting is not None:
-                rest.append((waiting, error))
-        self._answer(rest)
+                rest.append(waiting)
 
     def _take(self) -> list[_Waiting]:
         """Wait for a command, then take all that wait with it; empty when closed."""
@@ -310,7 +330,7 @@ class Committer:
         if first is None:
             return []
         group = [first]
-        size = first.append.size()
+        size = first.size
         while len(group) < MAX_COMMANDS and size < MAX_BYTES:
             try:
                 waiting = self._queue.get_nowait()
@@ -320,7 +340,7 @@ class Committer:
                 self._queue.put(None)
                 break
             group.append(waiting)
-            size += waiting.append.size()
+            size += waiting.size
         return group
 
     @staticmethod
@@ -365,8 +385,7 @@ class Committer:
                     psycopg2.IntegrityError,
                     psycopg2.DataError,
                     pg.ProgramLimitExceeded,
-                    ValueError,
-                    TypeError,
+                    *_NOT_A_ROW,
                 ) as error:
                     if connection.closed:
                         raise
@@ -396,7 +415,10 @@ class Committer:
 
     def _connected(self) -> Any:
         connection = self._connection
-        if connection is None or connection.closed:
+        if connection is not None and _hung_up(connection):
+            self._disconnect()
+            connection = None
+        if connection is None:
             connection = self._connect()
             self._connection = connection
             with connection.cursor() as cursor:
@@ -471,7 +493,7 @@ class Committer:
                     ) as error:
                         cursor.execute("ROLLBACK TO SAVEPOINT command")
                         outcome = DataError(f"the database refuses a value: {error.pgcode}")
-                    except (ValueError, TypeError) as error:
+                    except _NOT_A_ROW as error:
                         cursor.execute("ROLLBACK TO SAVEPOINT command")
                         outcome = DataError(f"a value cannot be stored: {type(error).__name__}")
                     cursor.execute("RELEASE SAVEPOINT command")

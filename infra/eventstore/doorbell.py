@@ -5,7 +5,8 @@ A ring may be lost or late; it only ever saves waiting. Readers poll as well.
 
 from __future__ import annotations
 
-import select
+import selectors
+import socket
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -15,7 +16,6 @@ import structlog
 
 log = structlog.get_logger(__name__)
 
-_LISTEN_TIMEOUT = 1.0
 _RECONNECT_DELAY = 1.0
 
 
@@ -29,16 +29,22 @@ class Doorbell:
         self._stopped = threading.Event()
         self._connect = connect
         self._thread: threading.Thread | None = None
+        self._leave: socket.socket | None = None  # closing it ends the thread's waiting
 
     def start(self) -> None:
         """Listen in a thread of its own until `stop`."""
         if self._connect is not None and self._thread is None:
-            self._thread = threading.Thread(target=self._listen, name="doorbell", daemon=True)
+            self._leave, leaving = socket.socketpair()
+            self._thread = threading.Thread(
+                target=self._listen, args=(self._connect, leaving), name="doorbell", daemon=True
+            )
             self._thread.start()
 
     def stop(self) -> None:
         """Wake every waiter for good."""
         self._stopped.set()
+        if self._leave is not None:
+            self._leave.close()
         self.ring()
         if self._thread is not None:
             self._thread.join()
@@ -62,27 +68,33 @@ class Doorbell:
                 lambda: self._rings != heard or self._stopped.is_set(), timeout
             )
 
-    def _listen(self) -> None:
-        assert self._connect is not None
-        while not self._stopped.is_set():
-            connection = None
-            try:
-                connection = self._connect()
-                with connection.cursor() as cursor:
-                    cursor.execute("SELECT 'crm_' || current_schema()")
-                    cursor.execute(f'LISTEN "{cursor.fetchone()[0]}"')
-                self.ring()  # what was appended before we listened
-                self._hear(connection)
-            except (psycopg2.Error, OSError) as error:
-                log.warning("doorbell lost its connection", error=type(error).__name__)
-                self._stopped.wait(_RECONNECT_DELAY)
-            finally:
-                if connection is not None:
-                    connection.close()
+    def _listen(self, connect: Callable[[], Any], leaving: socket.socket) -> None:
+        with leaving:
+            while not self._stopped.is_set():
+                self._listen_once(connect, leaving)
 
-    def _hear(self, connection: Any) -> None:
-        while not self._stopped.is_set():
-            if select.select([connection], [], [], _LISTEN_TIMEOUT)[0]:
+    def _listen_once(self, connect: Callable[[], Any], leaving: socket.socket) -> None:
+        connection = None
+        try:
+            connection = connect()
+            with connection.cursor() as cursor:
+                cursor.execute("SELECT 'crm_' || current_schema()")
+                cursor.execute(f'LISTEN "{cursor.fetchone()[0]}"')
+            self.ring()  # what was appended before we listened
+            self._hear(connection, leaving)
+        except (psycopg2.Error, OSError) as error:
+            log.warning("doorbell lost its connection", error=type(error).__name__)
+            self._stopped.wait(_RECONNECT_DELAY)
+        finally:
+            if connection is not None:
+                connection.close()
+
+    def _hear(self, connection: Any, leaving: socket.socket) -> None:
+        with selectors.DefaultSelector() as selector:
+            selector.register(connection, selectors.EVENT_READ)
+            selector.register(leaving, selectors.EVENT_READ)
+            while not self._stopped.is_set():
+                selector.select()
                 connection.poll()
                 if connection.notifies:
                     connection.notifies.clear()

@@ -29,21 +29,15 @@ from infra.eventstore.transcoder import EventMapper, EventTranscoder
 from infra.postgres import Pool, connect
 from infra.vault import Vault, read_or_make_secret
 
-_WRITER_SETTINGS = {
-    # A stopped process that holds the head is ended by the server; who waits for it tries again.
-    "lock_timeout": "5s",
-    "idle_in_transaction_session_timeout": "5s",
-    "statement_timeout": "60s",
-}
-
 
 class Factory(InfrastructureFactory[TrackingRecorder]):
     """Recorders and mapper on one PostgreSQL database.
 
     Reads from the environment: `LOG_DATABASE_URL`, `LOG_SCHEMA` (default `log`), `LOG_ROLE`
     (default `crm_writer`), `LOG_POOL` (connections for reading, default 4), `LOG_PATIENCE`
-    (seconds an append is tried again while the log is locked, default 15) and
-    `MASTER_KEY_FILE` (of the vault).
+    (seconds an append is tried again while the log is locked, default 15), `LOG_LOCK_TIMEOUT` and
+    `LOG_IDLE_TIMEOUT` (how long the server lets a writer wait for the lock, or hold it and do
+    nothing, default 5s), `VAULT_SCHEMA` (default `vault`) and `MASTER_KEY_FILE` (of the vault).
     """
 
     @property
@@ -71,11 +65,20 @@ class Factory(InfrastructureFactory[TrackingRecorder]):
         doorbell.start()
         return doorbell
 
+    @property
+    def _writer_settings(self) -> dict[str, str]:
+        return {
+            # A stopped process that holds the head is ended; who waits for it tries again.
+            "lock_timeout": self.env.get("LOG_LOCK_TIMEOUT", "5s"),
+            "idle_in_transaction_session_timeout": self.env.get("LOG_IDLE_TIMEOUT", "5s"),
+            "statement_timeout": "60s",
+        }
+
     @cached_property
     def committer(self) -> Committer:
         """The one writer of this process."""
         return Committer(
-            lambda: connect(self._url, **self._session, settings=_WRITER_SETTINGS),
+            lambda: connect(self._url, **self._session, settings=self._writer_settings),
             patience=float(self.env.get("LOG_PATIENCE", "15")),
             on_commit=self.doorbell.ring,
         )
@@ -91,7 +94,7 @@ class Factory(InfrastructureFactory[TrackingRecorder]):
                 self._url,
                 size=2,
                 role="crm_vault",
-                search_path=["vault"],
+                search_path=[self.env.get("VAULT_SCHEMA", "vault")],
                 application_name="crm-vault",
                 autocommit=True,
             ),

@@ -78,6 +78,8 @@ class _Queries:
                 return rows
         except psycopg2.Error as error:
             raise translated(error) from error
+        except ValueError as error:  # U+0000 or a lone surrogate, which the driver refuses
+            raise DataError(f"a value cannot be sent: {type(error).__name__}") from error
 
     def execute(self, statement: str, parameters: Sequence[Any]) -> int:
         try:
@@ -229,7 +231,8 @@ class PostgresApplicationRecorder(ApplicationRecorder):
     def forget_receipts(self, days: int) -> int:
         """Delete the receipts that are older than so many days; gives how many."""
         return self._queries.execute(
-            "DELETE FROM receipts WHERE recorded_at < clock_timestamp() - make_interval(days => %s)",
+            "DELETE FROM receipts"
+            " WHERE recorded_at < clock_timestamp() - make_interval(days => %s)",
             [days],
         )
 

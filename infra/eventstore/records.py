@@ -66,7 +66,10 @@ class Append:
 
     def size(self) -> int:
         """Bytes of the bodies, roughly what the append adds to a statement."""
-        return sum(len(event.state) for event in self.events) + 512 * len(self.events)
+        size = 512 * len(self.events)
+        for event in self.events:
+            size += len(event.state)
+        return size
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ import dataclasses
 import typing
 from collections.abc import Callable, Iterator
 from functools import cache
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
 import msgspec
@@ -74,9 +74,14 @@ class _Codec:
         return _encoder.encode(self.body(**given))
 
     def decode(self, state: bytes, class_version: int) -> dict[str, Any]:
-        """The fields, brought up to the class's present version first."""
+        """The fields, brought up to the class's present version first.
+
+        Errors: `ValueError` for what does not fit the class, or was written by a later program.
+        """
         if class_version == self.version:
             body = self.decoder.decode(state)
+        elif class_version > self.version:
+            raise ValueError(f"{self.cls.__qualname__} of a later version, {class_version}")
         else:
             raw = msgspec.json.decode(state)
             for version in range(class_version, self.version):
@@ -163,6 +168,19 @@ def _rebuilt(value: Any, change: Callable[[Personal], Personal]) -> Any:
     return value
 
 
+def _place(stream: UUID, version: int) -> str:
+    """Names an event to the vault."""
+    return f"{stream}:{version}"
+
+
+def _check_places(fields: dict[str, Any], stream: UUID, version: int) -> None:
+    place = _place(stream, version)
+    for name, value in fields.items():
+        for personal in _personal_in(value):
+            if not Vault.is_for(personal, event=place, field=name):
+                raise ValueError(f"{name} holds a text that was sealed for another place")
+
+
 def decode_event(
     topic: str,
     stream_id: UUID,
@@ -171,10 +189,17 @@ def decode_event(
     occurred_at: Any,
     state: bytes,
 ) -> Any:
-    """The event in a row of the log, its personal fields unopened."""
+    """The event in a row of the log, its personal fields unopened.
+
+    Errors: `ValueError` for a body that does not fit its class, and for personal text that was
+    sealed for another event or field.
+    """
     cls = resolve_topic(topic)
     event = object.__new__(cls)
-    fields = event_codec(cls).decode(state, class_version)
+    codec = event_codec(cls)
+    fields = codec.decode(state, class_version)
+    if codec.holds_personal:
+        _check_places(fields, stream_id, version)
     fields["originator_id"] = stream_id
     fields["originator_version"] = version
     fields["timestamp"] = occurred_at
@@ -196,7 +221,7 @@ class EventMapper(Mapper[UUID]):
 
         Errors: `KeyNotCached` where the vault has to be asked first (see `Vault`).
         """
-        values = dict(vars(domain_event))
+        values = vars(domain_event)
         cls = type(domain_event)
         stream, version = domain_event.originator_id, domain_event.originator_version
         if isinstance(domain_event, Snapshot):
@@ -205,7 +230,7 @@ class EventMapper(Mapper[UUID]):
                 originator_id=stream,
                 originator_version=version,
                 topic=domain_event.topic,
-                state=codec.encode(self._sealed(codec, domain_event.state, stream, version)),
+                state=codec.encode(domain_event.state),
                 class_version=codec.version,
             )
         codec = event_codec(cls)
@@ -223,19 +248,18 @@ class EventMapper(Mapper[UUID]):
     ) -> dict[str, Any]:
         if not codec.holds_personal:
             return values
-        values = dict(values)
+        place = _place(stream, version)
         for name in codec.names:
             for personal in _personal_in(values.get(name)):
-                if personal.sealed is None:
-                    self._vault.seal(personal, event=f"{stream}:{version}", field=name)
+                if not Vault.is_for(personal, event=place, field=name):
+                    self._vault.seal(personal, event=place, field=name)
         return values
 
     def to_domain_event(self, stored_event: StoredEvent) -> Any:
         """The event with its personal text opened, or without text where the key is destroyed."""
         class_version = getattr(stored_event, "class_version", 1)
         cls = resolve_topic(stored_event.topic)
-        stream = stored_event.originator_id
-        assert isinstance(stream, UUID)
+        stream = cast(UUID, stored_event.originator_id)
         if issubclass(cls, LedgerAggregate):
             codec = state_codec(cls)
             state = self._opened(codec, codec.decode(stored_event.state, class_version))

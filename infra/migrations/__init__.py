@@ -193,6 +193,8 @@ def _apply(connection: Connection, schema: str, migration: Migration) -> None:
             applied_at timestamptz NOT NULL DEFAULT clock_timestamp()
         );
         COMMENT ON TABLE migration IS 'The migrations that were applied to this schema.';
+        -- any login may see how far the schema is; the other tables stay closed to it
+        GRANT USAGE ON SCHEMA {quote(schema)} TO PUBLIC;
         GRANT SELECT ON migration TO PUBLIC;
         INSERT INTO migration (number, name, checksum)
             VALUES ({migration.number}, '{migration.name}', '{migration.checksum}');
@@ -207,7 +209,7 @@ def _apply(connection: Connection, schema: str, migration: Migration) -> None:
         login, database = connection.info.user, connection.info.dbname
         advice = (
             f" An administrator can run: GRANT CREATE ON DATABASE {quote(database)} TO"
-            f" {quote(login)};"
+            f" {quote(login)} WITH GRANT OPTION;"
             if "for database" in str(error)
             else " Use the login that made the schema, or a superuser, to bring it up to date."
         )

@@ -21,6 +21,7 @@ from projections.projection import (
     PeriodTable,
     Row,
     State,
+    joined,
     text,
     turned,
 )
@@ -129,7 +130,7 @@ class CampaignFold(Fold):
             CAMPAIGN,
         ),
     )
-    start: ClassVar[State] = ((),)
+    start: ClassVar[State] = ((), ())
     extract: ClassVar[Mapping[str, Extract]] = {
         Campaign.Created.TOPIC: _planned,
         Campaign.Submitted.TOPIC: _bare("submitted"),
@@ -142,19 +143,20 @@ class CampaignFold(Fold):
     }
 
     def step(self, state: State, fact: Fact) -> tuple[State, tuple[Row, ...]]:
-        """The state: the campaign's row, once it is planned."""
+        """The state: (the campaign's row, once it is planned), its values."""
         at, kind = fact[0], fact[KIND]
         if not state[0]:
             if kind != "planned":
                 return state, ()
             values = (*fact[NAME:-1], "planned", at)
-            return (((0, (), at, INFINITY, values),),), ()
+            return (((0, "", at, INFINITY, joined(*values)),), values), ()
         status = _STATUSES.get(kind)
-        values = state[0][0][4]
+        values = state[1]
         if status is None or status == values[_STATUS]:
             return state, ()
-        row, settled = turned(state[0][0], at, (*values[:_STATUS], status, *values[_STATUS + 1 :]))
-        return ((row,),), settled
+        values = (*values[:_STATUS], status, *values[_STATUS + 1 :])
+        row, settled = turned(state[0][0], at, joined(*values))
+        return ((row,), values), settled
 
 
 # ---- queries ----

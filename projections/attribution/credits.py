@@ -23,6 +23,7 @@ from projections.projection import (
     PeriodTable,
     Row,
     State,
+    joined,
     plain,
     text,
 )
@@ -129,7 +130,7 @@ class CreditFold(Fold):
             _CREDIT,
         ),
     )
-    start: ClassVar[State] = ((), (), ())
+    start: ClassVar[State] = ((), (), (), frozenset())
     extract: ClassVar[Mapping[str, Extract]] = {
         Customer.CampaignResponded.TOPIC: _responded,
         Opportunity.Created.TOPIC: _opened,
@@ -142,8 +143,8 @@ class CreditFold(Fold):
 
     def step(self, state: State, fact: Fact) -> tuple[State, tuple[Row, ...]]:
         """The state: (credits of the wins at this instant, which a touch at the same instant still
-        changes), the touches within the look-back, the wins at this instant."""
-        credits, touches, wins = state
+        changes), the touches within the look-back, the wins at this instant, all deals won."""
+        credits, touches, wins, won = state
         occurred_at = fact[0]
         settled: tuple[Row, ...] = ()
         if wins and wins[0].occurred_at != occurred_at:
@@ -151,14 +152,15 @@ class CreditFold(Fold):
         at = datetime.fromisoformat(occurred_at)
         if touches and touches[0].at <= at - LOOK_BACK:
             touches = tuple(touch for touch in touches if touch.at > at - LOOK_BACK)
-        if fact[KIND] == "contract-signed":
+        if fact[KIND] != "contract-signed":
+            touches = (*touches, _Touch(at, occurred_at, fact[1], fact[CAMPAIGN]))
+        elif fact[DEAL] not in won:
+            won |= {fact[DEAL]}
             win = _Win(occurred_at, fact[DEAL], fact[AMOUNT], fact[CURRENCY], fact[SIGNED_ON])
             wins = (*wins, win)
-        else:
-            touches = (*touches, _Touch(at, occurred_at, fact[1], fact[CAMPAIGN]))
         if wins:
             credits = tuple(row for win in wins for row in _credits(win, touches))
-        return (credits, touches, wins), settled
+        return (credits, touches, wins, won), settled
 
 
 def _credits(win: _Win, touches: tuple[_Touch, ...]) -> list[Row]:
@@ -178,9 +180,9 @@ def _credits(win: _Win, touches: tuple[_Touch, ...]) -> list[Row]:
 
 def _credit(win: _Win, model: Model, touch: _Touch | None, credit: str) -> Row:
     if touch is None:
-        item = (win.deal_id, model.value, "0")
-        values = (NULL, credit, win.currency, win.signed_on, NULL)
+        item = joined(win.deal_id, model.value, "0")
+        values = joined(NULL, credit, win.currency, win.signed_on, NULL)
     else:
-        item = (win.deal_id, model.value, str(touch.position))
-        values = (touch.campaign_id, credit, win.currency, win.signed_on, touch.occurred_at)
+        item = joined(win.deal_id, model.value, str(touch.position))
+        values = joined(touch.campaign_id, credit, win.currency, win.signed_on, touch.occurred_at)
     return (0, item, win.occurred_at, INFINITY, values)

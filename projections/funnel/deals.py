@@ -210,7 +210,7 @@ class DealFold(Fold):
             _VISIT,
         ),
     )
-    start: ClassVar[State] = ((), 0)
+    start: ClassVar[State] = ((), (), 0)
     extract: ClassVar[Mapping[str, Extract]] = {
         Opportunity.Created.TOPIC: _opened,
         Opportunity.StageAdvanced.TOPIC: _moved("stage-advanced"),
@@ -246,7 +246,8 @@ class DealFold(Fold):
     }
 
     def step(self, state: State, fact: Fact) -> tuple[State, tuple[Row, ...]]:
-        """The state: (deal's row, visit's row while one lasts), number of the last visit."""
+        """The state: (deal's row, visit's row while one lasts), the deal's values, number of the
+        last visit."""
         if not state[0]:
             return _open(fact) if fact[KIND] == "opened" else (state, ())
         change = _DEAL_STEPS.get(fact[KIND])
@@ -263,19 +264,27 @@ def _open(fact: Fact) -> tuple[State, tuple[Row, ...]]:
         fact[CUSTOMER], fact[NAME], fact[PIPELINE], fact[REVISION], fact[STAGE], at, "open",
         fact[AMOUNT], fact[CURRENCY], *fact[ON_DATE:CHANCE], *_N5, FALSE, FALSE, FALSE, FALSE, at,
     )  # fmt: skip
-    visit = (1, ("1",), at, INFINITY, (fact[STAGE], fact[REVISION], NULL))
-    return (((0, (), at, INFINITY, values), visit), 1), ()
+    deal = (0, "", at, INFINITY, "\t".join(values))
+    return ((deal, _entered(1, fact)), values, 1), ()
+
+
+def _entered(visit: int, fact: Fact) -> Row:
+    return (1, str(visit), fact[0], INFINITY, f"{fact[STAGE]}\t{fact[REVISION]}\t{NULL}")
+
+
+def _left(visit: Row, at: str, how: str) -> Row:
+    """The visit as it is once it ended; one that took no time stays on record as well."""
+    return (1, visit[1], visit[2], at, visit[4][: -len(NULL)] + how)
 
 
 def _set(*places: tuple[int, int]) -> Step:
     """Takes values of the fact (second place) over into the deal's row (first place)."""
 
     def step(state: State, fact: Fact) -> tuple[State, tuple[Row, ...]]:
-        rows, visit = state
-        values = list(rows[0][4])
+        values = list(state[1])
         for to, of in places:
             values[to] = fact[of]
-        return _with(rows, visit, fact[0], values)
+        return _with(state, fact[0], values)
 
     return step
 
@@ -284,66 +293,57 @@ def _put(place: int, value: str, among: tuple[str, ...] = ()) -> Step:
     """Sets a value of the deal's row; if `among` is given, only when it is one of these."""
 
     def step(state: State, fact: Fact) -> tuple[State, tuple[Row, ...]]:
-        rows, visit = state
-        values = list(rows[0][4])
+        values = list(state[1])
         if among and values[place] not in among:
             return state, ()
         values[place] = value
-        return _with(rows, visit, fact[0], values)
+        return _with(state, fact[0], values)
 
     return step
 
 
-def _with(
-    rows: tuple[Row, ...], visit: int, at: str, values: list[str]
-) -> tuple[State, tuple[Row, ...]]:
+def _with(state: State, at: str, values: list[str]) -> tuple[State, tuple[Row, ...]]:
+    rows, before, visit = state
     new = tuple(values)
-    if new == rows[0][4]:
-        return (rows, visit), ()
-    row, settled = turned(rows[0], at, new)
-    return ((row, *rows[1:]), visit), settled
+    if new == before:
+        return state, ()
+    row, settled = turned(rows[0], at, "\t".join(new))
+    return ((row, *rows[1:]), new, visit), settled
 
 
 def _move(state: State, fact: Fact) -> tuple[State, tuple[Row, ...]]:
-    rows, visit = state
+    rows, before, visit = state
     if len(rows) < 2:
         return state, ()  # a deal that ended stays where it is
     at = fact[0]
-    values = list(rows[0][4])
+    values = list(before)
     values[_STAGE], values[_REVISION], values[_ENTERED] = fact[STAGE], fact[REVISION], at
-    row, settled = turned(rows[0], at, tuple(values))
-    entered = (1, (str(visit + 1),), at, INFINITY, (fact[STAGE], fact[REVISION], NULL))
-    return ((row, entered), visit + 1), (*settled, _left(rows[1], at, fact[KIND][6:]))
-
-
-def _left(visit: Row, at: str, how: str) -> Row:
-    """The visit as it is once it ended; one that took no time stays on record as well."""
-    stage, revision, _ = visit[4]
-    return (1, visit[1], visit[2], at, (stage, revision, how))
+    row, settled = turned(rows[0], at, "\t".join(values))
+    left = _left(rows[1], at, fact[KIND][len("stage-") :])
+    return ((row, _entered(visit + 1, fact)), tuple(values), visit + 1), (*settled, left)
 
 
 def _end(state: State, fact: Fact) -> tuple[State, tuple[Row, ...]]:
-    rows, visit = state
+    rows, before, visit = state
     if len(rows) < 2:
         return state, ()
     how = _END[fact[KIND]]
-    values = list(rows[0][4])
+    values = list(before)
     values[_STATUS] = how
     if how == "won":
         values[_WON_AMOUNT], values[_SIGNED_ON] = fact[AMOUNT], fact[ON_DATE]
     elif how == "lost":
         values[_CAUSE], values[_COMPETITOR] = fact[CAUSE], fact[COMPETITOR]
-    row, settled = turned(rows[0], fact[0], tuple(values))
-    return ((row,), visit), (*settled, _left(rows[1], fact[0], how))
+    row, settled = turned(rows[0], fact[0], "\t".join(values))
+    return ((row,), tuple(values), visit), (*settled, _left(rows[1], fact[0], how))
 
 
 def _review(state: State, fact: Fact) -> tuple[State, tuple[Row, ...]]:
-    rows, visit = state
-    values = list(rows[0][4])
+    values = list(state[1])
     values[_REVIEWED] = TRUE
     if fact[COMPETITOR] != NULL:
         values[_COMPETITOR] = fact[COMPETITOR]
-    return _with(rows, visit, fact[0], values)
+    return _with(state, fact[0], values)
 
 
 _DEAL_STEPS: dict[str, Step] = {

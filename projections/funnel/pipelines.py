@@ -26,6 +26,7 @@ from projections.projection import (
     PeriodTable,
     Row,
     State,
+    joined,
     plain,
     text,
     turned,
@@ -136,28 +137,22 @@ class PipelineFold(Fold):
         if not state[0]:
             if kind != "defined":
                 return state, _stage_rows(at, revision, stages)
-            row: Row = (0, (), at, INFINITY, (name, revision, approvals, at))
+            row: Row = (0, "", at, INFINITY, joined(name, revision, approvals, at))
             return ((row,),), _stage_rows(at, revision, stages)
-        values = state[0][0][4]
-        if kind == "defined" or int(revision) < int(values[1]):
+        name, current, _, defined_at = state[0][0][4].split("\t")
+        if kind == "defined" or int(revision) < int(current):
             return state, _stage_rows(at, revision, stages)
-        row, settled = turned(state[0][0], at, (values[0], revision, approvals, values[3]))
+        row, settled = turned(state[0][0], at, joined(name, revision, approvals, defined_at))
         return ((row,),), settled + _stage_rows(at, revision, stages)
 
 
 def _stage_rows(at: str, revision: str, stages: str) -> tuple[Row, ...]:
-    return tuple(
-        (
-            1,
-            (revision, str(ordinal)),
-            at,
-            INFINITY,
-            (
-                text(stage[0]), *stage[1:4], plain(stage[4]), TRUE if stage[5] else FALSE,
-            ),
-        )
-        for ordinal, stage in enumerate(orjson.loads(stages.replace("\\\\", "\\")), 1)
-    )  # fmt: skip
+    rows: list[Row] = []
+    parsed = orjson.loads(stages.replace("\\\\", "\\"))
+    for ordinal, (name, *numbers, visits, approval) in enumerate(parsed, 1):
+        values = joined(text(name), *numbers, plain(visits), TRUE if approval else FALSE)
+        rows.append((1, joined(revision, str(ordinal)), at, INFINITY, values))
+    return tuple(rows)
 
 
 # ---- queries ----

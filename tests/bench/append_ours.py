@@ -32,9 +32,7 @@ async def measure(factory: Factory, writers: int, seconds: float) -> float:
         nonlocal done
         while time.perf_counter() < end:
             stream, command = uuid4(), uuid4()
-            event = LedgerEvent(
-                stream, 1, "crm.bench.opened", BODY, occurred_at=datetime.now(UTC)
-            )
+            event = LedgerEvent(stream, 1, "crm.bench.opened", BODY, occurred_at=datetime.now(UTC))
             receipt = Receipt("bench", command.hex, b"h" * 32, 201, stream, 1)
             envelope = Envelope("bench", command, command)
             await committer.submit_from_loop(Append([event], envelope, {}, receipt))
@@ -48,9 +46,7 @@ async def measure(factory: Factory, writers: int, seconds: float) -> float:
 def main() -> None:
     """One measurement."""
     factory = Factory(Environment(name="bench", env=dict(os.environ)))
-    rate = uvloop.run(
-        measure(factory, int(os.environ["WRITERS"]), float(os.environ["SECONDS"]))
-    )
+    rate = uvloop.run(measure(factory, int(os.environ["WRITERS"]), float(os.environ["SECONDS"])))
     factory.close()
     sys.stdout.write(json.dumps({"rate": rate}) + "\n")
 

@@ -12,6 +12,7 @@ import json
 import os
 import sys
 import time
+from typing import cast
 from uuid import uuid4
 
 import uvloop
@@ -33,8 +34,7 @@ class Client(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Send the first request."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)
         self._send()
 
     def _send(self) -> None:

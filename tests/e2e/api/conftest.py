@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from infra.migrations import migrate
+from infra.postgres import connect
 from tests.e2e.api.running import Client, Product
 
 
@@ -38,3 +39,19 @@ def admin(product: Product) -> Iterator[Client]:
     """May do everything."""
     with product.client() as client:
         yield client
+
+
+@pytest.fixture
+def last_actor(product: Product) -> Callable[[], str]:
+    """Who recorded the last event."""
+
+    def ask() -> str:
+        connection = connect(product.database_url, search_path=["log"])
+        try:
+            with connection.cursor() as cursor:
+                cursor.execute("SELECT actor FROM events ORDER BY position DESC LIMIT 1")
+                return str((cursor.fetchone() or (None,))[0])
+        finally:
+            connection.close()
+
+    return ask

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 import time
 import uuid
@@ -13,6 +12,7 @@ from typing import Any, Self
 from zoneinfo import ZoneInfo
 
 import httpx
+import psycopg2
 import uvicorn
 import uvloop
 from fastapi import FastAPI
@@ -36,7 +36,10 @@ MAX_BODY = 65_536
 class Product:
     """Started and stopped as a context manager; `url` is where it listens."""
 
-    def __init__(self, database_url: str, folder: Path, **settings: Any) -> None:
+    def __init__(
+        self, database_url: str, folder: Path, *, wait_for_key: float = 10.0, **settings: Any
+    ) -> None:
+        self._wait_for_key = wait_for_key
         self.clock = SettableClock()
         self.settings = Settings(
             data_dir=folder,
@@ -46,7 +49,7 @@ class Product:
         )
         self.tokens = Tokens.of_file(folder / "signing.key", self.clock)
         self.pausing = threading.Event()
-        self._database_url = database_url
+        self.database_url = database_url
         self._folder = folder
         self._stack = ExitStack()
         self._stopping = threading.Event()
@@ -59,7 +62,7 @@ class Product:
         self.crm = LoopCRM(
             {
                 "PERSISTENCE_MODULE": "infra.eventstore.factory",
-                "LOG_DATABASE_URL": self._database_url,
+                "LOG_DATABASE_URL": self.database_url,
                 "MASTER_KEY_FILE": str(self._folder / "master.key"),
             },
             clock=self.clock,
@@ -77,7 +80,7 @@ class Product:
         self._stack.close()
 
     def _pool(self, role: str, schema: str, size: int = 4) -> Pool:
-        pool = Pool(self._database_url, size=size, role=role, search_path=[schema])
+        pool = Pool(self.database_url, size=size, role=role, search_path=[schema])
         self._stack.callback(pool.close)
         return pool
 
@@ -93,11 +96,15 @@ class Product:
 
     def _keep_up(self, projector: Projector, feed: StoreFeed) -> None:
         while not self._stopping.is_set():
-            if self.pausing.is_set() or not projector.step():
+            try:
+                idle = self.pausing.is_set() or not projector.step()
+            except psycopg2.Error:  # the database will be back
+                idle = True
+            if idle:
                 time.sleep(0.005)
 
     def _serve(self, factory: Factory) -> None:
-        self.commands = Commands(self.crm, factory.vault)
+        self.commands = Commands(self.crm, factory.vault, wait_for_key=self._wait_for_key)
         self.app = create_app(
             commands=self.commands,
             vault=factory.vault,

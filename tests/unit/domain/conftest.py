@@ -123,11 +123,6 @@ def submitted_campaign(planned_campaign: Stream) -> Stream:
 
 
 @pytest.fixture
-def rejected_campaign(submitted_campaign: Stream) -> Stream:
-    return (*submitted_campaign, fact(Campaign.Rejected))
-
-
-@pytest.fixture
 def approved_campaign(submitted_campaign: Stream) -> Stream:
     return (*submitted_campaign, fact(Campaign.Approved, approved_by="boss"))
 
@@ -135,8 +130,3 @@ def approved_campaign(submitted_campaign: Stream) -> Stream:
 @pytest.fixture
 def running_campaign(approved_campaign: Stream) -> Stream:
     return (*approved_campaign, fact(Campaign.Started))
-
-
-@pytest.fixture
-def completed_campaign(running_campaign: Stream) -> Stream:
-    return (*running_campaign, fact(Campaign.Completed))

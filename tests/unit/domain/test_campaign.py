@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import date
+from operator import methodcaller
 from typing import Any
 
 import pytest
@@ -24,12 +25,12 @@ from tests.unit.domain.streams import Stream, eur
 
 Command = Callable[[Campaign], None]
 
-submit: Command = lambda campaign: campaign.submit(at=NOW)  # noqa: E731
-approve: Command = lambda campaign: campaign.approve(by="boss", at=NOW)  # noqa: E731
-reject: Command = lambda campaign: campaign.reject(at=NOW)  # noqa: E731
-start: Command = lambda campaign: campaign.start(at=NOW)  # noqa: E731
-complete: Command = lambda campaign: campaign.complete(at=NOW)  # noqa: E731
-cancel: Command = lambda campaign: campaign.cancel(at=NOW)  # noqa: E731
+submit: Command = methodcaller("submit", at=NOW)
+approve: Command = methodcaller("approve", by="boss", at=NOW)
+reject: Command = methodcaller("reject", at=NOW)
+start: Command = methodcaller("start", at=NOW)
+complete: Command = methodcaller("complete", at=NOW)
+cancel: Command = methodcaller("cancel", at=NOW)
 STEPS = {
     "submit": (submit, Campaign.Submitted),
     "approve": (approve, Campaign.Approved),
@@ -87,7 +88,7 @@ def costing(value: str = "20", reference: str = "r-1", currency: str = "EUR") ->
 
 
 def reached(planned: Stream, status: CampaignStatus) -> Stream:
-    fields = {"approve": {"approved_by": "boss"}}
+    fields: dict[str, dict[str, Any]] = {"approve": {"approved_by": "boss"}}
     steps = (fact(STEPS[step][1], **fields.get(step, {})) for step in PATHS[status])
     return (*planned, *steps)
 

@@ -300,12 +300,16 @@ class TestFacts:
         self, prospect: Stream, kind: PaymentKind, event_class: type[Any]
     ) -> None:
         recorded = fact(event_class, reference="i-1", amount=eur("10"))
-        other = next(k for k in PaymentKind if k is not kind)
         given(*prospect).when(paying(kind)).then(recorded)
         given(*prospect, recorded).when(paying(kind)).then()
         given(*prospect, recorded).when(paying(kind, "11")).refused(PaymentDiffers)
         given(*prospect, recorded).when(paying(kind, reference="")).refused(InvalidText)
-        assert len(given(*prospect, recorded).when(paying(other, "4")).past) == 2
+
+    def test_part_of_what_is_overdue_may_be_settled(self, prospect: Stream) -> None:
+        overdue = fact(Customer.PaymentOverdue, reference="i-1", amount=eur("10"))
+        given(*prospect, overdue).when(paying(PaymentKind.SETTLED, "4")).then(
+            fact(Customer.PaymentSettled, reference="i-1", amount=eur("4"))
+        )
 
     def test_a_churn_signals_detail_is_personal(self, prospect: Stream) -> None:
         raised = fact(

@@ -90,6 +90,7 @@ def test_revising_to_the_same_adds_nothing() -> None:
         (replace(FIRST, duration_months=Decimal("Infinity")),),
         (replace(FIRST, duration_months=Decimal("NaN")),),
         (replace(FIRST, duration_months=Decimal(1201)),),
+        (replace(FIRST, duration_months=Decimal("1E-99999")),),
         (replace(FIRST, visits_per_week=0),),
         (replace(FIRST, approval=True),),
     ],

@@ -1,5 +1,6 @@
 from decimal import Decimal
 from fractions import Fraction
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -163,9 +164,10 @@ def test_refuses_what_is_no_probability(value: str) -> None:
         {"a": 2**63},
         {"a": float("nan")},
         {"a": float("inf")},
+        {"a": {"_type_": "x"}},
     ],
 )
-def test_refuses_attributes_out_of_bounds(values: dict[str, str | int | float | bool]) -> None:
+def test_refuses_attributes_out_of_bounds(values: dict[str, Any]) -> None:
     with pytest.raises(InvalidAttributes):
         checked_attributes(values)
 

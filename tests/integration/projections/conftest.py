@@ -1,0 +1,86 @@
+"""A database with empty read models for each test."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import psycopg2
+import pytest
+
+from infra.postgres import Pool, quote
+from projections.catalogue import PROJECTIONS
+from projections.projection import Projection
+from projections.projector import Projector
+from projections.rebuild import Rebuild
+from tests.integration.projections.story import Story
+
+pytestmark = pytest.mark.database
+
+
+class Models:
+    """The read models over a story, in schemas of their own."""
+
+    def __init__(self, url: str, schemas: dict[str, str]) -> None:
+        self.pool = Pool(url, size=8, role="crm_projector")
+        self.read, self.bi = schemas["read"], schemas["bi"]
+        self._projectors: list[Projector] = []
+
+    def projector(self, projection: Projection, story: Any, **options: Any) -> Projector:
+        options = {"schema": self.read, "bi_schema": self.bi, **options}
+        projector = Projector(projection, story, self.pool, **options)
+        self._projectors.append(projector)
+        return projector
+
+    def rebuild(self, projection: Projection, story: Any, **options: Any) -> Rebuild:
+        options = {"schema": self.read, "bi_schema": self.bi, **options}
+        return Rebuild(projection, story, self.pool, **options)
+
+    def project(self, story: Story, **options: Any) -> None:
+        """Carry the story into all read models."""
+        for projection in PROJECTIONS.values():
+            projector = self.projector(projection, story, **options)
+            while projector.step():
+                pass
+
+    def rows(self, table: str, columns: str = "*") -> list[tuple[Any, ...]]:
+        """All rows of a table, in some fixed order."""
+        with self.pool.connection() as connection, connection.cursor() as cursor:
+            cursor.execute(
+                f"SELECT row::text FROM (SELECT {columns} FROM {quote(self.read)}.{table}) AS row"
+                " ORDER BY 1"
+            )
+            return cursor.fetchall()
+
+    def ask(self, query: Callable[..., Any], *args: Any, **options: Any) -> Any:
+        """A query's answer."""
+        with self.pool.connection() as connection:
+            with connection.cursor() as cursor:
+                cursor.execute(f"SET LOCAL search_path TO {quote(self.read)}")
+            return query(connection, *args, **options)
+
+    def run(self, statement: str, *parameters: Any) -> Any:
+        """A statement's rows, if it has any."""
+        with self.pool.connection() as connection, connection.cursor() as cursor:
+            cursor.execute(f"SET LOCAL search_path TO {quote(self.read)}, {quote(self.bi)}")
+            cursor.execute(statement, parameters)
+            try:
+                return cursor.fetchall()
+            except psycopg2.ProgrammingError:
+                return None
+
+    def close(self) -> None:
+        for projector in self._projectors:
+            projector.close()
+        with self.pool.connection() as connection, connection.cursor() as cursor:
+            for projection in PROJECTIONS.values():
+                shadow = quote(f"{self.read}_shadow_{projection.name}")
+                cursor.execute(f"DROP SCHEMA IF EXISTS {shadow} CASCADE")
+        self.pool.close()
+
+
+@pytest.fixture
+def models(database_url: str, fresh_schemas: dict[str, str]) -> Iterator[Models]:
+    models = Models(database_url, fresh_schemas)
+    yield models
+    models.close()

@@ -1,0 +1,185 @@
+"""The command ``crm``."""
+
+from __future__ import annotations
+
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+from uuid import UUID
+
+import psycopg2
+import typer
+from rich.console import Console
+from rich.progress import Progress
+
+from infra import logging
+from infra.embedded import EmbeddedPostgresError
+from infra.migrations import MigrationError
+from infra.settings import Settings, SettingsError, load
+from projections.catalogue import PROJECTIONS
+from projections.rebuild import ReadersInTheWay, RebuildRunning
+from workers.demo import run_demo
+from workers.doctor import examine
+from workers.importing import run_import
+from workers.rebuilding import parked_keys, rebuild_one, retry_key
+from workers.up import CannotListen
+from workers.up import up as run_up
+
+cli = typer.Typer(
+    help="An event-sourced CRM backend. Settings are environment variables named CRM_…",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def _read_model(name: str) -> str:
+    if name not in PROJECTIONS:
+        raise typer.BadParameter(f"there is none of that name; there are {', '.join(PROJECTIONS)}")
+    return name
+
+
+ReadModel = Annotated[
+    str, typer.Argument(callback=_read_model, help=f"A read model: {', '.join(PROJECTIONS)}.")
+]
+
+
+@cli.callback()
+def crm() -> None:
+    """Without it, a Typer application of one command would take that command's name away."""
+
+
+@cli.command()
+def up() -> None:
+    """Run the whole product in one process, until it is told to stop."""
+    run_up(_settings(), typer.echo)
+
+
+@cli.command()
+def rebuild(name: ReadModel) -> None:
+    """Fill a read model anew from the log, compare it with the live one, and swap it in."""
+    settings = _settings()
+    with Progress(console=Console(stderr=True)) as progress:
+        task = progress.add_task(f"rebuilding {name}", total=None)
+
+        def reached(position: int, end: int) -> None:
+            progress.update(task, completed=position, total=max(position, end))
+
+        rebuilt = rebuild_one(settings, name, reached)
+    for table in rebuilt.compared:
+        found = "as before" if table.same else f"not as before ({table.live_rows:,} rows)"
+        typer.echo(f"{table.table}: {table.rebuilt_rows:,} rows, {found}")
+        for row in table.differing:
+            typer.echo(f"  {row}")
+    typer.echo(f"{name}: up to position {rebuilt.position:,}, in {rebuilt.seconds:.1f} s")
+
+
+@cli.command()
+def parked(
+    name: ReadModel,
+    retry: Annotated[UUID | None, typer.Option(help="Apply the events of this key now.")] = None,
+) -> None:
+    """Show the events that a read model could not apply, or try those of a key again."""
+    settings = _settings()
+    if retry is None:
+        keys = parked_keys(settings, name)
+        for one in keys:
+            typer.echo(
+                f"{one.key}  {one.events:,} events wait for position {one.position:,}"
+                f" ({one.topic}) since {one.parked_at:%Y-%m-%d %H:%M}: {one.error}"
+            )
+        typer.echo(f"{name}: {len(keys):,} parked keys")
+    else:
+        try:
+            applied = retry_key(settings, name, retry)
+        except KeyError:
+            raise typer.BadParameter(f"{retry} is not parked", param_hint="--retry") from None
+        typer.echo("all events are applied" if applied else "an event failed again; the rest waits")
+        raise typer.Exit(0 if applied else 1)
+
+
+importing = typer.Typer(help="Load what another CRM has exported.", no_args_is_help=True)
+cli.add_typer(importing, name="import")
+
+
+@importing.command()
+def opportunities(
+    file: Annotated[Path, typer.Argument(help="CSV file, one deal a line.", show_default=False)],
+    mapping: Annotated[
+        str, typer.Option(help="What its columns mean: crm_sales, generic, or a TOML file.")
+    ],
+    source: Annotated[
+        str | None, typer.Option(help="The system the ids are of, instead of the mapping's.")
+    ] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="Write the lines not taken here: .csv or .ndjson.")
+    ] = None,
+    owners: Annotated[
+        Path | None, typer.Option(help="Write here, as CSV, who is behind which owner's id.")
+    ] = None,
+) -> None:
+    """Load deals from a CSV file. Safe to stop and to run again.
+
+    Run again, a deal that has gone on in the file goes on here; any other change is reported and
+    not taken over. Exit code 1 if a line could not be taken, 2 if the file or mapping is wrong.
+    """
+    code = run_import(_settings(), file, mapping, source=source, report=report, owners=owners)
+    raise typer.Exit(code)
+
+
+@cli.command()
+def demo(
+    seed: Annotated[int, typer.Option(help="Another seed makes another company.")] = 1,
+    until: Annotated[
+        datetime | None,
+        typer.Option(formats=["%Y-%m-%d"], help="The day it ends before; at first today."),
+    ] = None,
+) -> None:
+    """Make up a company: two years of customers, campaigns and deals. Safe to run again."""
+    day = None if until is None else until.date()
+    raise typer.Exit(run_demo(_settings(), seed=seed, until=day))
+
+
+@cli.command()
+def doctor() -> None:
+    """Say whether everything is all right; exit code 1 if it is not."""
+    good = True
+    for finding in examine(_settings()):
+        good = good and finding.good
+        mark = "ok     " if finding.good else "PROBLEM"
+        typer.echo(f"{mark}  {finding.subject}: {finding.text}")
+    raise typer.Exit(0 if good else 1)
+
+
+def _settings() -> Settings:
+    settings = load()
+    logging.configure(settings.log_format, settings.log_level)
+    return settings
+
+
+def main() -> None:
+    """Exit code 2 for a bad setting or argument, 1 for what keeps a command from its work."""
+    try:
+        cli()
+    except SettingsError as error:
+        _end(error, 2)
+    except (
+        EmbeddedPostgresError,
+        MigrationError,
+        CannotListen,
+        RebuildRunning,
+        ReadersInTheWay,
+    ) as error:
+        _end(error, 1)
+    except psycopg2.OperationalError as error:
+        _end(f"the database cannot be used: {' '.join(str(error).split())}", 1)
+
+
+def _end(reason: object, code: int) -> None:
+    typer.echo(f"crm: {logging.without_secrets(str(reason))}", err=True)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,185 @@
+"""``crm doctor``: is everything all right? Looks, and changes nothing."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg2
+
+from infra.embedded import EmbeddedPostgres, EmbeddedPostgresError
+from infra.logging import without_secrets
+from infra.migrations import LOG_SCHEMAS, READ_SCHEMAS, MigrationError, check
+from infra.postgres import connect
+from infra.settings import Settings
+from projections.catalogue import PROJECTIONS
+from workers.wiring import Databases, signing_key_file
+
+LITTLE_SPACE = 1_000_000_000
+"""Bytes free on the disk, below which it is a problem."""
+
+FAR_BEHIND = 100_000
+"""Positions that a read model lags, from which on it is a problem."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """``good`` False is a problem; the text then says what to do about it."""
+
+    good: bool
+    subject: str
+    text: str
+
+
+def examine(settings: Settings) -> Iterator[Finding]:
+    """What there is to say, one thing after the other. Starts the embedded database if needed."""
+    yield from _files(settings)
+    if settings.embedded and not (settings.data_dir / "postgres").exists():
+        yield Finding(True, "database", "none yet; crm up makes it")
+        return
+    with ExitStack() as stack:
+        try:
+            addresses = _addresses(settings, stack)
+            yield _server(settings, addresses)
+            yield from _schemas(addresses)
+        except (EmbeddedPostgresError, MigrationError, psycopg2.OperationalError) as error:
+            reason = " ".join(without_secrets(str(error)).split())
+            yield Finding(False, "database", reason)
+            return
+        yield from _log(settings, addresses)
+        yield from _read_models(settings, addresses)
+
+
+def _files(settings: Settings) -> Iterator[Finding]:
+    directory = settings.data_dir
+    if not directory.exists():
+        yield Finding(True, "data directory", f"{directory} is not there yet; crm up makes it")
+        return
+    if not os.access(directory, os.R_OK | os.W_OK | os.X_OK):
+        yield Finding(False, "data directory", f"{directory} is not yours to use")
+    else:
+        yield Finding(True, "data directory", str(directory))
+    free = shutil.disk_usage(directory).free
+    yield Finding(free >= LITTLE_SPACE, "disk", f"{free / 1e9:,.1f} GB free")
+    for subject, path in (
+        ("admin token", settings.token_file),
+        ("master key", settings.master_key_file),
+        ("signing key", signing_key_file(settings)),
+    ):
+        if not path.exists():
+            yield Finding(True, subject, f"{path} is not there yet; crm up makes it")
+        elif path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+            yield Finding(False, subject, f"others may read {path}; run: chmod 600 {path}")
+        else:
+            yield Finding(True, subject, str(path))
+
+
+def _addresses(settings: Settings, stack: ExitStack) -> Databases:
+    if settings.database_url is None:
+        log = stack.enter_context(EmbeddedPostgres(settings.data_dir)).url()
+    else:
+        log = settings.database_url.get_secret_value()
+    read = settings.read_database_url
+    return Databases(log, log if read is None else read.get_secret_value())
+
+
+def _server(settings: Settings, addresses: Databases) -> Finding:
+    version = _ask(addresses.log, "SELECT current_setting('server_version')")[0][0]
+    where = "in the data directory" if settings.embedded else "outside"
+    return Finding(True, "database", f"PostgreSQL {version}, {where}")
+
+
+def _schemas(addresses: Databases) -> Iterator[Finding]:
+    found = check(addresses.log, LOG_SCHEMAS) | check(addresses.read, READ_SCHEMAS)
+    text = ", ".join(f"{part} {number:04}" for part, number in found.items())
+    yield Finding(True, "schemas", text)
+
+
+def _log(settings: Settings, addresses: Databases) -> Iterator[Finding]:
+    position, at, events, last = _ask(
+        addresses.log,
+        "SELECT position, recorded_at, (SELECT count(*) FROM log.events),"
+        " (SELECT coalesce(max(position), 0) FROM log.events) FROM log.head",
+        role="crm_reader",
+    )[0]
+    if not position == events == last:
+        yield Finding(
+            False,
+            "log",
+            f"the head is at {position:,}, the last event at {last:,}, and there are {events:,}"
+            " events: these must be the same. Restore a backup.",
+        )
+    elif position == 0:
+        yield Finding(True, "log", "empty")
+    else:
+        yield Finding(
+            True, "log", f"{position:,} events, the last recorded at {at:%Y-%m-%d %H:%M} UTC"
+        )
+    receipts, overdue = _ask(
+        addresses.log,
+        "SELECT count(*), count(*) FILTER (WHERE recorded_at < now() - make_interval(days => %s))"
+        " FROM log.receipts",
+        [settings.receipt_days + 1],
+        role="crm_writer",
+    )[0]
+    text = f"{receipts:,}, kept for {settings.receipt_days} days"
+    if overdue:
+        text += f"; {overdue:,} are older: crm up deletes them"
+    yield Finding(True, "receipts", text)
+
+
+def _read_models(settings: Settings, addresses: Databases) -> Iterator[Finding]:
+    head = _ask(addresses.log, "SELECT position FROM log.head", role="crm_reader")[0][0]
+    rows = _ask(
+        addresses.read,
+        "SELECT projection, count(*), min(position) FROM read.position GROUP BY projection",
+        role="crm_reader",
+    )
+    found = {projection: (partitions, position) for projection, partitions, position in rows}
+    parked = dict(
+        _ask(
+            addresses.read,
+            "SELECT projection, count(DISTINCT key) FROM read.parked GROUP BY projection",
+            role="crm_reader",
+        )
+    )
+    for name, projection in PROJECTIONS.items():
+        subject = f"read model {name}"
+        partitions, position = found.get(projection.id, (0, 0))
+        keys = parked.get(projection.id, 0)
+        if partitions == 0:
+            yield Finding(True, subject, "not filled yet; crm up does it")
+        elif partitions != settings.partitions:
+            yield Finding(
+                True,
+                subject,
+                f"has {partitions} partitions, CRM_PARTITIONS is {settings.partitions};"
+                " crm up rebuilds it",
+            )
+        elif keys:
+            yield Finding(
+                False,
+                subject,
+                f"events of {keys:,} keys could not be applied; see crm parked {name}",
+            )
+        else:
+            behind = head - position
+            text = "up to date" if behind == 0 else f"{behind:,} positions behind"
+            yield Finding(behind < FAR_BEHIND, subject, text)
+
+
+def _ask(
+    url: str, query: str, parameters: list[Any] | None = None, role: str | None = None
+) -> list[tuple[Any, ...]]:
+    connection = connect(url, role=role, application_name="crm doctor", autocommit=True)
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute(query, parameters)
+            return cursor.fetchall()
+    finally:
+        connection.close()

@@ -1,0 +1,171 @@
+"""How the parts are put together; every process takes from here what it needs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import structlog
+
+from api.tokens import Tokens
+from domain.pipeline import DEFAULT_PIPELINE_ID
+from infra.cluster import LOGIN
+from infra.commands import Commands, LoopCRM, Request
+from infra.embedded import EmbeddedPostgres
+from infra.eventstore.doorbell import Doorbell
+from infra.eventstore.factory import Factory
+from infra.eventstore.feed import StoreFeed
+from infra.migrations import ALL_SCHEMAS, LOG_SCHEMAS, READ_SCHEMAS, migrate
+from infra.postgres import Pool, connect
+from infra.settings import Settings
+from infra.vault import Vault
+from projections.catalogue import PROJECTIONS
+from projections.projection import Projection
+
+log = structlog.get_logger(__name__)
+
+
+def now() -> datetime:
+    """The clock of the product."""
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Databases:
+    """Addresses of the log and of the read models, which may be the same database."""
+
+    log: str
+    read: str
+
+
+@contextmanager
+def databases(settings: Settings) -> Iterator[Databases]:
+    """The databases, up to date; the embedded one runs while this is entered.
+
+    Raises ``EmbeddedPostgresError``, ``MigrationError`` and ``psycopg2.OperationalError``.
+    """
+    with ExitStack() as stack:
+        if settings.database_url is None:
+            server = stack.enter_context(EmbeddedPostgres(settings.data_dir))
+            addresses = Databases(server.url(), server.url())
+            administered = Databases(server.admin_url, server.admin_url)
+            member = LOGIN
+        else:
+            url = settings.database_url.get_secret_value()
+            administered = addresses = Databases(url, url)
+            member = None
+        if settings.read_database_url is None:
+            migrate(administered.log, ALL_SCHEMAS, member=member, told=log.info)
+        else:
+            read = settings.read_database_url.get_secret_value()
+            addresses = Databases(addresses.log, read)
+            migrate(administered.log, LOG_SCHEMAS, member=member, told=log.info)
+            migrate(read, READ_SCHEMAS, told=log.info)
+        yield addresses
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """What takes commands."""
+
+    crm: LoopCRM
+    commands: Commands
+    vault: Vault
+    tokens: Tokens
+    doorbell: Doorbell
+
+    async def prepare(self) -> None:
+        """Defines what is there from the beginning: the default pipeline."""
+        await self.commands.execute(
+            self.crm.define_default_pipeline,
+            target=DEFAULT_PIPELINE_ID,
+            request=Request("system", None),
+        )
+
+
+def signing_key_file(settings: Settings) -> Path:
+    """Where the key lies that tokens are signed with."""
+    return settings.data_dir / "signing.key"
+
+
+@contextmanager
+def ledger(
+    settings: Settings, addresses: Databases, clock: Callable[[], datetime] = now
+) -> Iterator[Ledger]:
+    """The write side. Its ``commands`` are to be closed on the event loop that used them."""
+    crm = LoopCRM(
+        {
+            "PERSISTENCE_MODULE": "infra.eventstore.factory",
+            "IS_SNAPSHOTTING_ENABLED": "yes",
+            "LOG_DATABASE_URL": addresses.log,
+            "MASTER_KEY_FILE": str(settings.master_key_file),
+        },
+        clock=clock,
+        timezone=settings.zone,
+    )
+    try:
+        factory = crm.factory
+        if not isinstance(factory, Factory):
+            raise TypeError("the application must record in our log")
+        yield Ledger(
+            crm=crm,
+            commands=Commands(crm, factory.vault),
+            vault=factory.vault,
+            tokens=Tokens.of_file(signing_key_file(settings), clock),
+            doorbell=factory.doorbell,
+        )
+    finally:
+        crm.close()
+
+
+@dataclass(frozen=True, slots=True)
+class ReadSide:
+    """What fills the read models."""
+
+    pool: Pool
+    log_pool: Pool
+    doorbell: Doorbell
+
+    def feed(self, projection: Projection) -> StoreFeed:
+        """The events that a projection wants."""
+        return StoreFeed(self.log_pool, self.doorbell, projection.topics)
+
+
+@contextmanager
+def read_side(addresses: Databases, doorbell: Doorbell | None = None) -> Iterator[ReadSide]:
+    """Connections for projectors and rebuilds; with a doorbell of its own, unless one is given."""
+    size = 3 * len(PROJECTIONS)
+    with ExitStack() as stack:
+        pool = Pool(
+            addresses.read,
+            size=size,
+            role="crm_projector",
+            search_path=["read"],
+            application_name="crm-projector",
+        )
+        stack.callback(pool.close)
+        log_pool = Pool(
+            addresses.log,
+            size=size,
+            role="crm_projector",
+            search_path=["log"],
+            application_name="crm-feed",
+            autocommit=True,
+        )
+        stack.callback(log_pool.close)
+        if doorbell is None:
+            doorbell = Doorbell(
+                lambda: connect(
+                    addresses.log,
+                    role="crm_projector",
+                    search_path=["log"],
+                    application_name="crm-doorbell",
+                    autocommit=True,
+                )
+            )
+            doorbell.start()
+            stack.callback(doorbell.stop)
+        yield ReadSide(pool, log_pool, doorbell)
