@@ -12,7 +12,6 @@ import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
 from typing import Any, TypeVar, cast
 from uuid import UUID
 from weakref import WeakValueDictionary
@@ -21,6 +20,7 @@ import psycopg2
 import structlog
 from eventsourcing.application import AggregateNotFoundError, Repository
 from eventsourcing.persistence import DataError, EventStore, IntegrityError, PersistenceError
+from msgspec import Struct, structs
 
 from domain.aggregate import LedgerAggregate
 from domain.application import CRM
@@ -88,8 +88,7 @@ class StoreUnavailable(CommandError):
     """The database cannot be reached, or the vault not be opened: nothing was recorded."""
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(Struct, frozen=True):
     """Who asks, and what makes a repetition recognisable.
 
     `hash` is a keyed hash of method, path, body and `If-Match`. Without `key` the command has no
@@ -105,8 +104,7 @@ class Request:
     causation_id: UUID | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(Struct, frozen=True):
     """What the command came to; `repeated` if it had been done before."""
 
     status: int
@@ -246,7 +244,7 @@ class Commands:
         self._in_flight: dict[tuple[str, str], asyncio.Task[Answer]] = {}
         self._recent: OrderedDict[tuple[str, str], Receipt] = OrderedDict()
         self._tasks: set[asyncio.Task[Answer]] = set()
-        self._loading: dict[UUID, asyncio.Task[Any | None]] = {}
+        self._loading: dict[UUID, asyncio.Task[tuple[float, bool]]] = {}
 
     @property
     def ready(self) -> bool:
@@ -378,26 +376,30 @@ class Commands:
                 for id_ in look.aging:
                     self._loading_of(id_)
                 return result if isinstance(result, tuple) else (result,)
-            if await asyncio.shield(self._loading_of(id_)) is None:
+            began, found = await asyncio.shield(self._loading_of(id_))
+            if not found and began >= look.oldest(id_):
                 look.absent.add(id_)
         raise StillConflicting
 
-    def _loading_of(self, id_: UUID) -> asyncio.Task[Any | None]:
-        """The load of this aggregate that is under way: one for all who wait for it."""
+    def _loading_of(self, id_: UUID) -> asyncio.Task[tuple[float, bool]]:
+        """The load of this aggregate that is under way: one for all who wait for it.
+
+        Gives when it began and whether there is such a stream.
+        """
         loading = self._loading.get(id_)
         if loading is None:
             loading = self._loading[id_] = asyncio.create_task(self._load(id_))
             loading.add_done_callback(lambda done: self._loaded(id_, done))
         return loading
 
-    async def _load(self, id_: UUID) -> Any | None:
+    async def _load(self, id_: UUID) -> tuple[float, bool]:
         began = time.monotonic()
         aggregate = await self._in_thread(self._repository.load, id_)
         if aggregate is not None:
             self._repository.hold(aggregate, began)
-        return aggregate
+        return began, aggregate is not None
 
-    def _loaded(self, id_: UUID, loading: asyncio.Task[Any | None]) -> None:
+    def _loaded(self, id_: UUID, loading: asyncio.Task[tuple[float, bool]]) -> None:
         del self._loading[id_]
         if not loading.cancelled():
             loading.exception()  # whoever waits for it hears of it; nobody may
@@ -458,7 +460,9 @@ class Commands:
         )
         appended = await self._asking_the_store(self._recorder.committer.submit_from_loop(append))
         if receipt is not None:
-            self._recent[receipt.scope, receipt.key] = replace(receipt, position=appended.last)
+            self._recent[receipt.scope, receipt.key] = structs.replace(
+                receipt, position=appended.last
+            )
             if len(self._recent) > RECENT:
                 self._recent.popitem(last=False)
         return appended

@@ -16,7 +16,7 @@ from psycopg2.extensions import cursor as Cursor  # noqa: N812  (it is a class)
 from infra.eventstore.feed import Batch, Recorded, Undecodable, partition_of
 from infra.postgres import Pool
 from projections import parking
-from projections.collector import paused_collector
+from projections.collector import CollectorPause
 from projections.projection import (
     Changes,
     Fold,
@@ -75,7 +75,7 @@ class Projector:
         owned: Sequence[int] | None = None,
         schema: str = "read",
         bi_schema: str | None = "bi",
-        batch: int = 5_000,
+        batch: int = 10_000,
         cached_facts: int = 60_000,
     ) -> None:
         """`batch`: positions of the log per transaction. `bi_schema` None: without views."""
@@ -97,6 +97,7 @@ class Projector:
             for number, fold in enumerate(projection.folds)
             for topic, extract in fold.extract.items()
         }
+        self._pause = CollectorPause()
         self._ahead: tuple[int, Future[Batch]] | None = None
         self._reader = ThreadPoolExecutor(1, f"{projection.name}-feed")
 
@@ -165,13 +166,15 @@ class Projector:
         try:
             batch = self._read(after, wanted)
             if batch.through <= after:
+                self._pause.release()
                 self._look_at_parked()
                 return 0
             moves = {p: (old, batch.through) for p, old in positions.items() if old < batch.through}
             events = self._unseen(batch.events, positions)
-            with paused_collector():
-                more = wanted if batch.through - after >= wanted else 0
-                self._apply(events, moves, batch.through, more)
+            more = wanted if batch.through - after >= wanted else 0
+            self._pause.hold()
+            self._apply(events, moves, batch.through, more)
+            self._pause.done(more=more > 0)
         except BaseException as error:
             self.forget()
             if isinstance(error, LateOwner):
@@ -196,6 +199,7 @@ class Projector:
         self._clear()
         self._positions = None
         self._ahead = None
+        self._pause.release()
 
     def _clear(self) -> None:
         for states in self._states:
@@ -204,6 +208,7 @@ class Projector:
     def close(self) -> None:
         """Wait for the read ahead and stop its thread."""
         self._ahead = None
+        self._pause.release()
         self._reader.shutdown(cancel_futures=True)
 
     def position(self) -> int:

@@ -26,8 +26,8 @@ from projections.writing import (
 
 log = structlog.get_logger(__name__)
 
-_BATCH = 10_000
-_CACHED_FACTS = 120_000
+_BATCH = 15_000
+_CACHED_FACTS = 60_000
 _SHOWN = 5
 _SWAP_TRIES = 300
 _SWAP_WAIT_MS = 100
@@ -139,6 +139,7 @@ class Rebuild:
             with self._pool.connection() as connection, connection, connection.cursor() as cursor:
                 use_schema(cursor, self.shadow)
                 make_indexes(cursor, self._projection)
+                cursor.execute(f"ANALYZE {', '.join(self._projection.tables())}")
             self._catch_up(shadow)
             with self._pool.connection() as connection, connection, connection.cursor() as cursor:
                 compared = self._take_the_place(cursor, shadow)

@@ -26,6 +26,8 @@ from workers.rebuilding import parked_keys, rebuild_one, retry_key
 from workers.up import CannotListen
 from workers.up import up as run_up
 
+DEMO_SEED = 1
+
 cli = typer.Typer(
     help="An event-sourced CRM backend. Settings are environment variables named CRM_…",
     no_args_is_help=True,
@@ -51,9 +53,16 @@ def crm() -> None:
 
 
 @cli.command()
-def up() -> None:
+def up(
+    demo: Annotated[
+        bool, typer.Option("--demo", help="Make up a company first, as crm demo does.")
+    ] = False,
+) -> None:
     """Run the whole product in one process, until it is told to stop."""
-    run_up(_settings(), typer.echo)
+    settings = _settings()
+    if demo and (code := run_demo(settings, seed=DEMO_SEED)):
+        raise typer.Exit(code)
+    run_up(settings, typer.echo)
 
 
 @cli.command()
@@ -130,7 +139,7 @@ def opportunities(
 
 @cli.command()
 def demo(
-    seed: Annotated[int, typer.Option(help="Another seed makes another company.")] = 1,
+    seed: Annotated[int, typer.Option(help="Another seed makes another company.")] = DEMO_SEED,
     until: Annotated[
         datetime | None,
         typer.Option(formats=["%Y-%m-%d"], help="The day it ends before; at first today."),

@@ -11,7 +11,7 @@ import structlog
 from projections.catalogue import PROJECTIONS
 from projections.projection import Projection
 from projections.projector import LateOwner, Projector, RebuildNeeded
-from projections.rebuild import Rebuild
+from projections.rebuild import Rebuild, clean
 from workers.loop import Worker
 from workers.wiring import ReadSide
 
@@ -29,11 +29,15 @@ class Keeper:
         self._projection = projection
         self._side = side
         self._partitions = partitions
+        self._tidy = False
         self._feed = side.feed(projection)
         self._projector = Projector(projection, self._feed, side.pool, partitions=partitions)
 
     def step(self) -> int:
         """Applies the next batch. Raises what the database raises."""
+        if not self._tidy:
+            clean(self._side.pool, self._projection)
+            self._tidy = True
         try:
             return self._projector.step()
         except LateOwner:

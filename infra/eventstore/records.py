@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from eventsourcing.persistence import DatabaseError, OperationalError, StoredEvent, Tracking
+from msgspec import Struct, field
 
 NIL = UUID(int=0)
 
@@ -22,8 +23,7 @@ class LedgerEvent(StoredEvent):
     """When it was true; the time of recording if it is not given."""
 
 
-@dataclass(frozen=True, slots=True)
-class Envelope:
+class Envelope(Struct, frozen=True):
     """Who asked, for what reason and caused by what: one for all events of a command."""
 
     actor: str
@@ -36,8 +36,7 @@ class Envelope:
 NO_ENVELOPE = Envelope(actor="", command_id=NIL, correlation_id=NIL)
 
 
-@dataclass(frozen=True, slots=True)
-class Receipt:
+class Receipt(Struct, frozen=True):
     """The answer to a command, kept under its idempotency key in the events' transaction.
 
     `position` is filled in by the log: the last event of the command or, where it added
@@ -54,8 +53,7 @@ class Receipt:
     position: int = 0
 
 
-@dataclass(slots=True)
-class Append:
+class Append(Struct):
     """One command's events and receipt: recorded together or not at all."""
 
     events: list[StoredEvent]
@@ -72,8 +70,7 @@ class Append:
         return size
 
 
-@dataclass(frozen=True, slots=True)
-class Appended:
+class Appended(Struct, frozen=True):
     """Where a command went: `last` is its last event's position, `count` its number of events.
 
     Without events, `last` is the end of the log that the command saw.

@@ -7,9 +7,11 @@ from projections.funnel.pipelines import STAGE, PipelineFold
 from projections.projection import PERIOD_COMMENTS, Projection, View
 from projections.reading import NEWEST
 
+# Who referred a deal may be named there, and persons' names are not for reports.
+_EVENT_COLUMNS = {c.name: c.comment for c in DEAL_FACT if c.name != "referred_by"}
 _DEAL_COLUMNS = {
     "deal_id": "The deal.",
-    **{column.name: column.comment for column in DEAL},
+    **{column.name: column.comment for column in DEAL if column.name != "referred_by"},
 }
 _OPEN = f"known_to = {NEWEST} AND valid_to = 'infinity'"
 
@@ -40,10 +42,10 @@ class FunnelProjection(Projection):
                 "deal_id": "The deal.",
                 "occurred_at": "When it was true.",
                 "position": "Position of the event in the log.",
-                **{column.name: column.comment for column in DEAL_FACT},
+                **_EVENT_COLUMNS,
             },
             "SELECT deal_id, occurred_at, position, "
-            + ", ".join(column.name for column in DEAL_FACT)
+            + ", ".join(_EVENT_COLUMNS)
             + " FROM deal_fact",
         ),
         View(

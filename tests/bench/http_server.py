@@ -15,6 +15,7 @@ import uvloop
 from fastapi import FastAPI, Response
 
 from api.app import create_app
+from api.serving import avoid_long_pauses
 from api.tokens import write_admin_token
 from infra.postgres import Pool
 from infra.settings import load
@@ -73,6 +74,7 @@ def main() -> None:
             )
         sys.stdout.write(f"{port}\n")
         sys.stdout.flush()
+        avoid_long_pauses()
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(serve(app, listener, book))
 

@@ -128,13 +128,14 @@ def event(
     return LedgerEvent(stream or uuid4(), version, topic, more.pop("state", b"{}"), **more)
 
 
-def envelope(actor: str = "tester", reason: str | None = None) -> Envelope:
+def envelope(actor: str = "tester", **more: Any) -> Envelope:
     command = uuid4()
-    return Envelope(actor=actor, command_id=command, correlation_id=command, reason=reason)
+    return Envelope(actor=actor, command_id=command, correlation_id=command, **more)
 
 
-def receipt(key: str, *, id_: UUID | None = None, request_hash: bytes = b"#") -> Receipt:
-    return Receipt("tester", key, request_hash, 201, id_ or uuid4(), 1, {"n": 1})
+def receipt(key: str, **more: Any) -> Receipt:
+    fields = {"request_hash": b"#", "status": 201, "id": uuid4(), "version": 1, "extra": {"n": 1}}
+    return Receipt(scope="tester", key=key, **{**fields, **more})
 
 
 def command(*events: StoredEvent, receipt: Receipt | None = None, actor: str = "tester") -> Append:

@@ -12,7 +12,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from domain.errors import CustomerNotFound, NotInRelationship
-from domain.values import CustomerKind, CustomerType, Level, Money
+from domain.values import CustomerKind, CustomerType, Level, Money, Severity
 from infra import commands as write_path
 from infra.commands import StaleVersion, StillConflicting
 from tests.integration.eventstore.products import Product
@@ -197,12 +197,41 @@ def test_what_a_decision_only_reads_may_be_a_second_old(
                 ),
             )
 
+        monkeypatch.setattr(write_path, "FRESH", 1000.0)
         monkeypatch.setattr(write_path, "STALE", 1000.0)
         await open_deal()
         assert loaded == []
         monkeypatch.setattr(write_path, "STALE", 0.0)  # each read takes longer than this
         await open_deal()
         assert len(loaded) == 2
+
+    run(steps())
+
+
+def test_what_is_only_read_is_loaded_anew_in_the_background(
+    here: Product, there: Product, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The decision that finds it aging does not wait for that; those after it see what it was."""
+    customer, id_ = uuid4(), uuid4()
+
+    async def steps() -> None:
+        await here.register(customer)
+        await there.order(customer, "1")
+        loaded = counting(here, monkeypatch)
+
+        def decide() -> Any:
+            seen.append(here.crm.repository.get(customer).version)
+            return here.crm.register_customer(id_, kind=CustomerKind.COMPANY, name="Acme")
+
+        seen: list[int] = []
+        monkeypatch.setattr(write_path, "STALE", 1000.0)
+        monkeypatch.setattr(write_path, "FRESH", 0.0)
+        await here.do(id_, decide)
+        while here.commands._loading:
+            await asyncio.wait(here.commands._loading.values())
+        assert seen == [1]
+        assert loaded == [customer]
+        assert here.commands._repository._held[customer][0].version == 2
 
     run(steps())
 
@@ -239,36 +268,37 @@ def test_a_win_starts_the_relationship_of_a_customer_who_changed_meanwhile(
     assert log.check() == 7
 
 
-@pytest.mark.parametrize("when", ["before it was complete", "after a rule had refused"])
-def test_what_a_failed_decision_had_changed_is_not_remembered(
-    log: Log, here: Product, when: str
+@pytest.mark.parametrize("refuses", [False, True])
+def test_what_an_unfinished_decision_had_changed_is_not_remembered(
+    log: Log, here: Product, refuses: bool
 ) -> None:
-    """Decisions that change one thing and then meet another that is not in memory, or refuse."""
+    """A decision that changes one thing, then meets another that is not in memory, or refuses."""
     first, second = uuid4(), uuid4()
 
     async def steps() -> None:
         await here.register(first)
         await here.register(second)
-        if when == "before it was complete":
+        if not refuses:
             here.commands._repository.release(second)
 
         def both() -> Any:
-            changed = here.crm.place_order(first, order_id="1", amount=Money(Decimal(1), "EUR"))
-            other = here.crm.place_order(second, order_id="1", amount=Money(Decimal(1), "EUR"))
-            if when == "after a rule had refused":
+            changed = [
+                here.crm.raise_churn_signal(id_, kind="complaint", severity=Severity.LOW)
+                for id_ in (first, second)
+            ]
+            if refuses:
                 raise NotInRelationship("a rule")
-            return other, changed
+            return tuple(changed)
 
-        if when == "after a rule had refused":
+        if refuses:
             with pytest.raises(NotInRelationship):
                 await here.do(second, both)
-            assert (await here.order(first, "2")).version == 2
         else:
             await here.do(second, both)
-        assert not here.commands._repository.get(first).pending_events
+        assert (await here.order(first, "1")).version == (2 if refuses else 3)
 
     run(steps())
-    assert log.check() == (3 if when == "after a rule had refused" else 4)
+    assert log.check() == (3 if refuses else 5)
 
 
 def test_a_state_that_was_read_before_it_was_demanded_is_not_the_present_one(
@@ -298,6 +328,7 @@ def test_a_state_that_was_read_before_it_was_demanded_is_not_the_present_one(
             return register(third, kind=CustomerKind.COMPANY, name="Third")
 
         monkeypatch.setattr(here.commands._repository, "load", stepped)
+        monkeypatch.setattr(write_path, "FRESH", 1000.0)
         monkeypatch.setattr(write_path, "STALE", 0.0)
         early = asyncio.create_task(here.do(third, lambda: reading(here.crm.register_customer)))
         early.add_done_callback(lambda _: ended.set())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from typing import Any
 from uuid import uuid4
@@ -115,11 +114,11 @@ WRONG: list[tuple[Wrong, type[Exception]]] = [
     (lambda *_: command(event(class_version=2**15)), DataError),
     (lambda *_: command(event(version=-1)), DataError),
     (lambda *_: command(event(topic=None)), DataError),  # type: ignore[arg-type]
-    (lambda *_: command(event(), replace(event(), originator_id="no uuid")), DataError),
+    (lambda *_: command(event(), event("no uuid")), DataError),
     (lambda *_: command(event(occurred_at="never")), DataError),
-    (lambda *_: command(event(), receipt=replace(receipt("k"), extra={"x": object()})), DataError),
-    (lambda *_: command(event(), receipt=replace(receipt("k"), extra={"x": "\x00"})), DataError),
-    (lambda *_: command(event(), receipt=replace(receipt("k"), status=2**20)), DataError),
+    (lambda *_: command(event(), receipt=receipt("k", extra={"x": object()})), DataError),
+    (lambda *_: command(event(), receipt=receipt("k", extra={"x": "\x00"})), DataError),
+    (lambda *_: command(event(), receipt=receipt("k", status=2**20)), DataError),
     (lambda *_: Append([event()], envelope=None), DataError),  # type: ignore[arg-type]
 ]
 
@@ -180,7 +179,7 @@ def test_the_same_key_twice_in_one_group_appends_once(log: Log, log_factory: Fac
     assert futures[0].result() == Appended(2, 1)
     with pytest.raises(AlreadyDone) as done:
         futures[1].result()
-    assert done.value.receipt == replace(first, position=2)
+    assert done.value.receipt == receipt("key", id=first.id, position=2)
     assert log.check() == 2
 
 
@@ -239,7 +238,7 @@ def test_a_lock_that_is_freed_in_time_costs_only_a_delay(
 
 def test_events_keep_what_they_were_given(log: Log, log_factory: Factory) -> None:
     key, stream = uuid4(), uuid4()
-    envelope_ = replace(envelope("somebody", "because"), causation_id=uuid4())
+    envelope_ = envelope("somebody", reason="because", causation_id=uuid4())
     append = Append(
         [event(stream, class_version=3)], envelope=envelope_, partition_keys={stream: key}
     )

@@ -226,6 +226,7 @@ def test_a_back_dated_change_is_true_then_and_known_only_now(models: Models) -> 
     assert models.ask(funnel.deal, deal, Moment(START, known_at=1)) is None
     assert models.ask(funnel.deal, deal, Moment(START - timedelta(1))) is None
     assert models.ask(funnel.deal, deal, NOW).version == 3
+    assert models.ask(funnel.deal, deal, Moment(NOW.as_of, known_at=3)).version == 2
 
 
 def test_lists_filter_search_sort_and_page(models: Models) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -101,7 +101,10 @@ class Installation:
             "SELECT position, stream_id, version, topic, occurred_at, actor, reason,"
             " convert_from(state, 'UTF8') FROM log.events ORDER BY position"
         )
-        found = [Event(*columns, state=json.loads(state)) for *columns, state in rows]
+        names = [column.name for column in fields(Event)]
+        found = [
+            Event(**dict(zip(names, [*row[:-1], json.loads(row[-1])], strict=True))) for row in rows
+        ]
         return [event for event in found if event.topic.startswith(prefix)]
 
     def forget_receipts(self) -> None:
