@@ -22,6 +22,7 @@ DomainError
 ├── NeedsApproval           the step must name who approved it
 └── Refused                 a rule forbids it in the present state
     ├── AlreadyExists       the external id has been taken (carries `existing_id`)
+    ├── SubjectErased       the person it would say something about has been erased
     ├── BeforeFirst         said to have happened before the thing existed
     ├── CurrencyDiffers     an amount in another currency than the one it belongs to
     ├── AlreadyIdentified   an identified customer can't become unknown again
@@ -151,6 +152,10 @@ class AlreadyExists(Refused):
     def __init__(self, existing_id: UUID) -> None:
         super().__init__(f"already exists as {existing_id}")
         self.existing_id = existing_id
+
+
+class SubjectErased(Refused):
+    type = "subject-erased"
 
 
 class BeforeFirst(Refused):

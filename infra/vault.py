@@ -21,7 +21,7 @@ from uuid import UUID
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from domain.errors import Refused
+from domain.errors import SubjectErased
 from domain.values import Personal
 from infra.postgres import Pool
 
@@ -35,16 +35,6 @@ class KeyNotCached(LookupError):
 
     def __init__(self, subject: UUID) -> None:
         super().__init__(str(subject))
-        self.subject = subject
-
-
-class SubjectErased(Refused):
-    """The subject's key was destroyed: nothing new may be written about this person."""
-
-    type = "subject-erased"
-
-    def __init__(self, subject: UUID) -> None:
-        super().__init__("the person's data have been erased: nothing new is written about them")
         self.subject = subject
 
 
@@ -109,7 +99,7 @@ class Vault:
             raise KeyNotCached(personal.subject)
         key = entry[0]
         if key is None:
-            raise SubjectErased(personal.subject)
+            raise SubjectErased("the person's data have been erased: nothing new is written")
         nonce = os.urandom(_NONCE)
         bound = f"{personal.subject}|{event}|{field}".encode()
         box = nonce + key.encrypt(nonce, personal.text.encode(), bound)

@@ -51,21 +51,6 @@ def keys(cursor: Cursor, projection: str) -> set[UUID]:
     return {UUID(row[0]) for row in cursor.fetchall()}
 
 
-def is_parked(cursor: Cursor, projection: str, key: UUID) -> bool:
-    """Whether answers about this key lack its latest events."""
-    cursor.execute(
-        "SELECT EXISTS (SELECT FROM parked WHERE projection = %s AND key = %s)",
-        [projection, str(key)],
-    )
-    return bool(_one(cursor))
-
-
-def count(cursor: Cursor, projection: str) -> int:
-    """How many keys wait."""
-    cursor.execute("SELECT count(DISTINCT key) FROM parked WHERE projection = %s", [projection])
-    return int(_one(cursor))
-
-
 def listed(cursor: Cursor, projection: str) -> list[ParkedKey]:
     """The keys that wait, oldest first."""
     cursor.execute(
@@ -105,10 +90,6 @@ def taken(cursor: Cursor, projection: str, key: UUID) -> list[Recorded]:
     )
     events = [_restored(orjson.loads(row[0])) for row in cursor.fetchall()]
     return sorted(events, key=lambda event: event.position)
-
-
-def _one(cursor: Cursor) -> Any:
-    return cursor.fetchall()[0][0]
 
 
 def _printable(error: str) -> str:

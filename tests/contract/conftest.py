@@ -12,7 +12,7 @@ from tests.e2e.api.running import Product
 __all__ = ["product", "start_product"]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def product(start_product: Callable[..., Product]) -> Product:
     """Waits only briefly for positions, since most of those that are sent will never come."""
     return start_product(wait_seconds=0.05)

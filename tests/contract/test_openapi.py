@@ -33,7 +33,7 @@ def ndjson(_: Any, value: Any) -> bytes:
     return str(value).encode("utf-8", "surrogatepass")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def token(product: Product) -> str:
     return product.tokens.issue("contract", frozenset({Scope.ADMIN}))
 

@@ -159,7 +159,8 @@ def test_a_session_ended_between_commands_is_not_noticed(log: Log, log_factory: 
     eventually(
         lambda: (
             not log.value(
-                "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'EXECUTE append_group%%'"
+                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+                " AND query LIKE 'EXECUTE append_group%%'"
             )
         )
     )

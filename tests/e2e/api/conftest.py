@@ -1,4 +1,4 @@
-"""A product for the whole session, and one of one's own where sums matter."""
+"""A product for each module's tests, and one of one's own where sums matter."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from infra.postgres import connect
 from tests.e2e.api.running import Client, Product
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def start_product(
     new_database: Callable[[], str], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Callable[..., Product]]:
-    """Starts a product on an empty database of its own; it is stopped at the end."""
+    """Starts a product on an empty database of its own; it is stopped after the module's tests,
+    since the server that all share has a hundred connections."""
     with ExitStack() as stack:
 
         def start(**settings: Any) -> Product:
@@ -28,7 +29,7 @@ def start_product(
         yield start
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def product(start_product: Callable[..., Product]) -> Product:
     """The product that tests share: each makes its own customers and deals in it."""
     return start_product()

@@ -123,7 +123,7 @@ class Log:
 
 
 def event(
-    stream: UUID | None = None, version: int = 1, *, topic: str = "test.happened", **more: Any
+    stream: UUID | str | None = None, version: int = 1, *, topic: str = "test.happened", **more: Any
 ) -> LedgerEvent:
     return LedgerEvent(stream or uuid4(), version, topic, more.pop("state", b"{}"), **more)
 

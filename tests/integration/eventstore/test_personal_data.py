@@ -17,12 +17,12 @@ from uuid import UUID, uuid4
 import pytest
 import structlog
 
+from domain.errors import SubjectErased
 from domain.values import CustomerKind, Money, Severity
 from infra.commands import StoreUnavailable
 from infra.eventstore.feed import StoreFeed
 from infra.eventstore.records import OutcomeUnknown
 from infra.logging import configure
-from infra.vault import SubjectErased
 from tests.integration.eventstore.products import Product
 from tests.integration.eventstore.stepping import Log, eventually, run
 

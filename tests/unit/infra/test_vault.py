@@ -10,11 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from domain.errors import Refused
+from domain.errors import Refused, SubjectErased
 from domain.values import Personal
 from infra.vault import (
     KeyNotCached,
-    SubjectErased,
     Vault,
     WrongMasterKey,
     read_or_make_secret,
