@@ -9,7 +9,7 @@ from fastapi_offline import FastAPIOffline
 
 from api.commands import Command, Dispatcher
 from api.cursors import Cursors
-from api.endpoint import CommandRoute
+from api.endpoint import CommandIndex, CommandRoute
 from api.errors import add_handlers
 from api.metrics import Metrics, Observed
 from api.openapi import describe
@@ -108,10 +108,11 @@ def create_app(
         settings=settings,
         running=running,
     )
-    for command in COMMANDS:
-        app.router.routes.append(CommandRoute(command))
+    routes = [CommandRoute(command) for command in COMMANDS]
+    app.router.routes += routes
     for resource in (*_READS, bulk, health):
         app.router.routes.extend(resource.router.routes)
+    app.add_middleware(CommandIndex, routes=routes)
     app.add_middleware(Observed, metrics=metrics)
     add_handlers(app)
     describe(app, bulk.SCHEMAS)

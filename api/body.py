@@ -71,10 +71,13 @@ def parse_json(raw: bytes) -> tuple[Any, bytes]:
     except orjson.JSONDecodeError as error:
         raise MalformedBody(f"{error.msg}, at character {error.pos}"[:200]) from None
     form = canonical(value)
-    try:
-        _DECODER.decode(raw.decode())
-    except _DuplicateKey:
-        raise MalformedBody("a key is repeated in one object") from None
+    # Each key has a colon behind it: as many keys as colons, and none was repeated. Colons in
+    # texts only cost the slower look.
+    if raw.count(b":") != _keys(value):
+        try:
+            _DECODER.decode(raw.decode())
+        except _DuplicateKey:
+            raise MalformedBody("a key is repeated in one object") from None
     return value, form
 
 
@@ -92,6 +95,13 @@ def validate(model: type[Body], form: bytes) -> Body:
         return model.model_validate_json(form)
     except ValidationError as error:
         raise InvalidRequest.of(error) from None
+
+
+def _keys(value: Any) -> int:
+    """How many keys the objects in a JSON value have together."""
+    if type(value) is dict:
+        return len(value) + sum(map(_keys, value.values()))
+    return sum(map(_keys, value)) if type(value) is list else 0
 
 
 class _DuplicateKey(ValueError):

@@ -12,6 +12,8 @@ from functools import partial
 from typing import Any
 from uuid import UUID
 
+from msgspec import Struct
+
 from api.body import canonical, validate
 from api.errors import (
     Forbidden,
@@ -60,16 +62,14 @@ class Command:
         return self.path.split("/")[2]
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(Struct, frozen=True):
     """A command and the id in its path, if it has one."""
 
     command: Command
     id: UUID | None
 
 
-@dataclass(frozen=True, slots=True)
-class Work:
+class Work(Struct, frozen=True):
     """A command that was checked as far as its own fields go, ready to be decided."""
 
     target: Target
