@@ -55,9 +55,13 @@ def main() -> None:
         tell(f"commands over HTTP, {WRITERS} connections")
         measured = http.measure(folder, WRITERS, 6, ROUNDS)
         empty = measured.rates[http.EMPTY].median
-        for contender in (http.API, http.PRODUCT):
-            rate = measured.rates[contender].median
-            table.append(_row(contender, rate, http.EMPTY, empty, 0.35))
+        table.append(_row(http.API, measured.rates[http.API].median, http.EMPTY, empty, 0.35))
+        # One process does the work of several here: told, without a target.
+        together = measured.rates[http.PRODUCT].median
+        ratio = f"{together / empty:.2f}"
+        table.append(
+            f"| {http.PRODUCT} | {together:,.0f} | {http.EMPTY} | {empty:,.0f} | {ratio} | | |"
+        )
         for what, fold in folded.items():
             met = "met" if fold.median >= 20_000 else "NOT MET"
             table.append(f"| {what} | {fold.median:,.0f} | | | | 20,000/s | {met} |")
