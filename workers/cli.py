@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Annotated
 from uuid import UUID
@@ -13,7 +13,9 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
+from api.tokens import Scope, Tokens
 from infra import logging
+from infra.cluster import make_data_dir
 from infra.embedded import EmbeddedPostgresError
 from infra.migrations import MigrationError
 from infra.settings import Settings, SettingsError, load
@@ -25,6 +27,7 @@ from workers.importing import run_import
 from workers.rebuilding import parked_keys, rebuild_one, retry_key
 from workers.up import CannotListen
 from workers.up import up as run_up
+from workers.wiring import now, signing_key_file
 
 DEMO_SEED = 1
 
@@ -148,6 +151,27 @@ def demo(
     """Make up a company: two years of customers, campaigns and deals. Safe to run again."""
     day = None if until is None else until.date()
     raise typer.Exit(run_demo(_settings(), seed=seed, until=day))
+
+
+@cli.command()
+def token(
+    subject: Annotated[
+        str, typer.Argument(help="Who it is for: the actor of what is done with it.")
+    ],
+    scope: Annotated[list[Scope], typer.Option(help="What it allows; may be given several times.")],
+    days: Annotated[
+        int | None, typer.Option(min=1, max=36_500, help="Days until it expires; never without.")
+    ] = None,
+) -> None:
+    """Print a bearer token for a person or a program, with no more rights than it needs."""
+    settings = _settings()
+    make_data_dir(settings.data_dir)
+    tokens = Tokens.of_file(signing_key_file(settings), now)
+    lifetime = None if days is None else timedelta(days=days)
+    try:
+        typer.echo(tokens.issue(subject, frozenset(scope), lifetime))
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="SUBJECT") from None
 
 
 @cli.command()

@@ -13,6 +13,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 
 import httpx
@@ -35,10 +36,10 @@ class Product:
         others = {name: value for name, value in os.environ.items() if not name.startswith("CRM_")}
         return {**others, "CRM_DATA_DIR": str(self.directory), "CRM_PORT": "0", **settings}
 
-    def up(self, **settings: str) -> None:
+    def up(self, *options: str, **settings: str) -> None:
         """Starts it and waits until it says where it listens."""
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "workers.cli", "up"],
+            [sys.executable, "-m", "workers.cli", "up", *options],
             cwd=ROOT,
             env=self.environment(**settings),
             stdout=subprocess.PIPE,
@@ -103,6 +104,54 @@ def product() -> Iterator[Product]:
             product.end(signal.SIGKILL)
         if product.postmaster is not None:
             product.crm("doctor")  # joins what is left, and stops it
+
+
+def _won(client: httpx.Client, position: int) -> Decimal:
+    """The contracts of all deals that are won, from the list of deals, page by page."""
+    won = Decimal(0)
+    page: str | None = f"/v1/opportunities?status=won&limit=50&min_position={position}"
+    while page is not None:
+        answer = client.get(page)
+        assert answer.status_code == 200, answer.text
+        won += sum(Decimal(item["won_amount"]["value"]) for item in answer.json()["items"])
+        page = answer.links.get("next", {}).get("url")
+    return won
+
+
+def test_the_demo_company_adds_up(product: Product) -> None:
+    product.up("--demo")
+    with product.client() as client:
+        position = client.get("/health/ready").json()["position"]
+        won = _won(client, position)
+        for model in ("first", "last", "linear"):
+            parameters: dict[str, str] = {"model": model, "min_position": str(position)}
+            told = client.get("/v1/attribution", params=parameters).json()
+            credits = [Decimal(campaign["credit"]["value"]) for campaign in told["campaigns"]]
+            unattributed = Decimal(told["unattributed"]["value"])
+            assert sum(credits) > 0
+            assert unattributed > 0
+            assert won == Decimal(told["revenue"]["value"]) == sum(credits) + unattributed
+        for classification in ("type", "path", "identification", "level"):
+            told = client.get("/v1/lifecycle", params={"classification": classification}).json()
+            assert sum(row["customers"] for row in told["distribution"]) == told["customers"] > 0
+            if classification == "level":
+                assert len(told["distribution"]) == 7  # the six, and none
+                assert all(row["customers"] > 0 for row in told["distribution"])
+    assert product.end(signal.SIGINT) == 0
+    product.up("--demo")  # once more: nothing is doubled
+    with product.client() as client:
+        assert client.get("/health/ready").json()["position"] == position
+
+
+def test_a_token_allows_what_it_was_made_for(product: Product) -> None:
+    product.up()
+    made = product.crm("token", "rep-7", "--scope", "read", "--days", "1")
+    assert made.returncode == 0, made.stderr
+    headers = {"Authorization": f"Bearer {made.stdout.strip()}", "Idempotency-Key": "k"}
+    with httpx.Client(base_url=product.url, headers=headers, timeout=30) as client:
+        assert client.get("/v1/customers").status_code == 200
+        assert client.post("/v1/customers", json={"name": "Acme"}).status_code == 403
+    assert product.crm("token", "rep-7").returncode == 2  # a token for nothing is a mistake
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
