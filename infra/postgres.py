@@ -10,9 +10,10 @@ from contextlib import contextmanager, suppress
 from typing import TypeAlias
 from uuid import UUID, SafeUUID
 
+import orjson
 import psycopg2
 import psycopg2.extensions
-from psycopg2.extras import register_uuid
+from psycopg2.extras import register_default_jsonb, register_uuid
 
 Connection: TypeAlias = psycopg2.extensions.connection
 
@@ -87,6 +88,8 @@ def connect(
     connection.autocommit = autocommit
     register_uuid(conn_or_curs=connection)  # type: ignore[no-untyped-call]
     psycopg2.extensions.register_type(_QUICK_UUID, connection)
+    # jsonb writes a large float as an integer of many digits; orjson reads that as the float again.
+    register_default_jsonb(conn_or_curs=connection, loads=orjson.loads)
     return connection
 
 

@@ -75,15 +75,19 @@ def _decimal(value: object) -> Decimal:
         raise ValueError("is not a decimal number") from None
 
 
-def _safe(value: int) -> int:
-    if abs(value) > SAFE_INTEGER:
+def _attribute(value: object) -> str | int | float:
+    """A text, a flag or a number. Raises ValueError.
+
+    A longer integer is refused as a float too: as such it comes out of the parser, rounded.
+    """
+    if isinstance(value, str):
+        if len(value) > 1000 or "\x00" in value:
+            raise ValueError("is longer than 1,000 characters or holds U+0000")
+        return value
+    if not isinstance(value, int | float):  # a bool is an int
+        raise ValueError("is not a text, a number or a boolean")
+    if not abs(value) <= SAFE_INTEGER:
         raise ValueError("is beyond what JSON numbers carry exactly")
-    return value
-
-
-def _fraction(value: object) -> object:
-    if isinstance(value, int):  # a bool too; integers have their own, exact, kind
-        raise ValueError("is an integer")
     return value
 
 
@@ -179,12 +183,19 @@ def _external(body: ExternalIdBody) -> ExternalId:
 External = Annotated[ExternalIdBody, AfterValidator(_external)]
 
 AttributeName = Annotated[str, Field(min_length=1, max_length=64, pattern=_VISIBLE)]
-AttributeValue = (
-    Annotated[str, Field(max_length=1000, pattern=_NO_NUL)]
-    | Annotated[int, AfterValidator(_safe), Field(ge=-SAFE_INTEGER, le=SAFE_INTEGER)]
-    | Annotated[float, BeforeValidator(_fraction)]
-    | bool
-)
+AttributeValue = Annotated[
+    str | int | float | bool,
+    PlainValidator(_attribute),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string", "maxLength": 1000, "pattern": _NO_NUL},
+                {"type": "number", "minimum": -SAFE_INTEGER, "maximum": SAFE_INTEGER},
+                {"type": "boolean"},
+            ]
+        }
+    ),
+]
 Attributes = Annotated[dict[AttributeName, AttributeValue], Field(max_length=100)]
 
 

@@ -108,6 +108,7 @@ PLAN = {
         ("/v1/customers", {"attributes": {"a": [1]}}),
         ("/v1/customers", {"attributes": {"a": {"_type_": "x"}}}),
         ("/v1/customers", {"attributes": {"a": 2**60}}),
+        ("/v1/customers", {"attributes": {"a": 1e29}}),
         ("/v1/customers", {"attributes": {"a\x00": 1}}),
         ("/v1/customers", {"attributes": {"": 1}}),
         ("/v1/customers", {"attributes": {str(n): n for n in range(101)}}),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
+import orjson
 import pytest
 
 from domain.customer import Customer
@@ -64,6 +65,16 @@ def test_texts_come_back_as_they_were(models: Models, name: str) -> None:
         story.tell(acme, Customer.ProfileChanged, START + timedelta(2), region="north")
         while projector.step():
             pass
+
+
+@pytest.mark.parametrize("number", [1e29, -1.2345e300, 2.5e-7, 2**63 - 1, -(2**63)])
+def test_numbers_of_any_size_can_be_answered(models: Models, number: float) -> None:
+    story = Story()
+    acme = story.customer("acme", attributes={"number": number})
+    story.tell(acme, Customer.ProfileChanged, START + timedelta(1), attributes={"more": 1})
+    models.project(story)
+    row = models.ask(customers.customer, acme, NOW)
+    assert orjson.loads(orjson.dumps(row.attributes)) == {"number": number, "more": 1}
 
 
 def test_persons_appear_by_their_sealed_name_only(models: Models) -> None:
