@@ -57,7 +57,9 @@ def _database_url(url: SecretStr) -> SecretStr:
     try:
         if not re.match(r"postgres(ql)?://", text):
             raise ValueError
-        parse_dsn(text)
+        port = parse_dsn(text).get("port", "5432")
+        if not all(one.isdigit() for one in port.split(",")):
+            raise ValueError
     except (ValueError, psycopg2.ProgrammingError):
         raise ValueError(
             "is not an address of a database, as postgresql://user:password@host:5432/name"

@@ -52,6 +52,7 @@ def test_an_outside_database() -> None:
         ("CRM_PORT", "-1"),
         ("CRM_HOST", "  "),
         ("CRM_DATABASE_URL", f"mysql://crm:{SECRET}@db/crm"),
+        ("CRM_DATABASE_URL", f"postgresql://crm:{SECRET}@db:abc/crm"),
         ("CRM_DATABASE_URL", f"postgresql://crm:{SECRET}@db/crm?{SECRET}=1"),
         ("CRM_READ_DATABASE_URL", f"crm:{SECRET}@db"),
         ("CRM_TIMEZONE", "Mars/Olympus"),
