@@ -79,7 +79,8 @@ class CommandIndex:
         route = self._routes.get(parts)
         if route is None and len(parts) > 3 and parts[3]:
             route = self._routes.get((*parts[:3], ID, *parts[4:]))
-            scope["path_params"] = {"id": parts[3]}
+            if route is not None:
+                scope["path_params"] = {"id": parts[3]}
         return route
 
 

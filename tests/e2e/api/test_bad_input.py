@@ -305,7 +305,7 @@ def test_reads_of_what_does_not_exist(admin: Client, resource: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "id_", ["7", "x" * 36, "%00", "..%2f", "0" * 8 + "-0000-4000-8000-" + "0" * 13]
+    "id_", ["7", "x" * 36, "%00", "..%2f", "{id}", "0" * 8 + "-0000-4000-8000-" + "0" * 13]
 )
 def test_ids_that_are_none(admin: Client, id_: str) -> None:
     for response in (
