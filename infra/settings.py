@@ -121,6 +121,52 @@ class Settings(BaseSettings):
     pool_size: int = Field(
         10, ge=1, le=500, description="largest number of database connections for reading"
     )
+    kafka_bootstrap: Text | None = Field(
+        None,
+        description="Kafka, as host:port,…; without it read models are filled from the log itself",
+    )
+    kafka_topic: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,200}$")] = Field(
+        "crm.events", description="topic of the events"
+    )
+    kafka_replication: int = Field(
+        -1,
+        ge=-1,
+        le=100,
+        description="replicas of a topic that is made; -1 is the broker's default",
+    )
+    kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        "PLAINTEXT", description="how to speak to Kafka"
+    )
+    kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
+        "SCRAM-SHA-512", description="how to log in to Kafka, where the protocol is a SASL one"
+    )
+    kafka_username: Text | None = Field(None, description="login at Kafka")
+    kafka_password: SecretStr | None = Field(None, description="password at Kafka")
+    kafka_ca_file: AbsolutePath | None = Field(
+        None, description="certificates to trust Kafka by, in PEM; without it the system's"
+    )
+    lease_seconds: float = Field(
+        5.0, ge=1, le=300, description="time after which a standby relay takes over, in seconds"
+    )
+    instance: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,100}$")] | None = Field(
+        None,
+        description="name of this worker that outlives restarts; by default host and number",
+    )
+    metrics_port: int | None = Field(
+        None, ge=1, le=65535, description="port for a worker's metrics; without it none are served"
+    )
+    otlp_endpoint: Annotated[str, StringConstraints(pattern=r"^https?://\S+$")] | None = Field(
+        None, description="where traces are sent (OTLP over HTTP), as http://127.0.0.1:4318"
+    )
+    silence_days: int | None = Field(
+        None,
+        ge=1,
+        le=36_500,
+        description="days without a purchase after which a customer is lost; without it never",
+    )
+    crashpoint: (
+        Annotated[str, StringConstraints(pattern=r"^(stop@)?[a-z_.]+(:[1-9][0-9]{0,8})?$")] | None
+    ) = Field(None, description="for tests of faults: where the process kills itself, as name:3")
     log_format: Literal["auto", "console", "json"] = Field(
         "auto", description="layout of log lines; auto is console at a terminal, json otherwise"
     )

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from api.tokens import Scope, Tokens
-from infra import logging
+from infra import crashpoints, logging
 from infra.cluster import make_data_dir
 from infra.embedded import EmbeddedPostgresError
 from infra.migrations import MigrationError
@@ -25,7 +25,8 @@ from workers.demo import run_demo
 from workers.doctor import examine
 from workers.importing import run_import
 from workers.rebuilding import parked_keys, rebuild_one, retry_key
-from workers.up import CannotListen
+from workers.serving import CannotListen
+from workers.serving import api as run_api
 from workers.up import up as run_up
 from workers.wiring import now, signing_key_file
 
@@ -66,6 +67,12 @@ def up(
     if demo and (code := run_demo(settings, seed=DEMO_SEED)):
         raise typer.Exit(code)
     run_up(settings, typer.echo)
+
+
+@cli.command()
+def api() -> None:
+    """Take commands and answer reads; relay and project keep the read models up."""
+    run_api(_settings(), typer.echo)
 
 
 @cli.command()
@@ -188,6 +195,8 @@ def doctor() -> None:
 def _settings() -> Settings:
     settings = load()
     logging.configure(settings.log_format, settings.log_level)
+    if settings.crashpoint is not None:
+        crashpoints.arm(settings.crashpoint)
     return settings
 
 

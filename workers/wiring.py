@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,7 +18,14 @@ from infra.embedded import EmbeddedPostgres
 from infra.eventstore.doorbell import Doorbell
 from infra.eventstore.factory import Factory
 from infra.eventstore.feed import StoreFeed
-from infra.migrations import ALL_SCHEMAS, LOG_SCHEMAS, READ_SCHEMAS, migrate
+from infra.migrations import (
+    ALL_SCHEMAS,
+    LOG_SCHEMAS,
+    READ_SCHEMAS,
+    SchemaTooOld,
+    check,
+    migrate,
+)
 from infra.postgres import Pool, connect
 from infra.settings import Settings
 from infra.vault import Vault
@@ -42,8 +49,11 @@ class Databases:
 
 
 @contextmanager
-def databases(settings: Settings) -> Iterator[Databases]:
+def databases(settings: Settings, *, administering: bool = True) -> Iterator[Databases]:
     """The databases, up to date; the embedded one runs while this is entered.
+
+    ``administering`` False is for workers whose login may have the rights of one role only: where
+    the schemas are up to date, none are needed to make them so.
 
     Raises ``EmbeddedPostgresError``, ``MigrationError`` and ``psycopg2.OperationalError``.
     """
@@ -58,13 +68,23 @@ def databases(settings: Settings) -> Iterator[Databases]:
             administered = addresses = Databases(url, url)
             member = None
         if settings.read_database_url is None:
-            migrate(administered.log, ALL_SCHEMAS, member=member, told=log.info)
+            wanted = [(administered.log, ALL_SCHEMAS, member)]
         else:
             read = settings.read_database_url.get_secret_value()
             addresses = Databases(addresses.log, read)
-            migrate(administered.log, LOG_SCHEMAS, member=member, told=log.info)
-            migrate(read, READ_SCHEMAS, told=log.info)
+            wanted = [(administered.log, LOG_SCHEMAS, member), (read, READ_SCHEMAS, None)]
+        for url, schemas, login in wanted:
+            if administering or not _up_to_date(url, schemas):
+                migrate(url, schemas, member=login, told=log.info)
         yield addresses
+
+
+def _up_to_date(url: str, schemas: Mapping[str, str]) -> bool:
+    try:
+        check(url, schemas)
+    except SchemaTooOld:
+        return False
+    return True
 
 
 @dataclass(frozen=True, slots=True)
