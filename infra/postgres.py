@@ -20,6 +20,9 @@ Connection: TypeAlias = psycopg2.extensions.connection
 CONNECT_TIMEOUT = 10
 """Seconds to wait for a server that does not answer."""
 
+UNANSWERED_MS = 20_000
+"""Milliseconds after which a connection is lost on which nothing that was sent gets through."""
+
 
 def _uuid(text: str | bytes | None, _: psycopg2.extensions.cursor) -> UUID | None:
     """The server's text for a UUID, which needs none of the constructor's checks."""
@@ -75,6 +78,7 @@ def connect(
         "keepalives_idle": 30,
         "keepalives_interval": 10,
         "keepalives_count": 3,
+        "tcp_user_timeout": UNANSWERED_MS,
         "client_encoding": "UTF8",
     }
     connection: Connection = psycopg2.connect(

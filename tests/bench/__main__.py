@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
 import tempfile
 from pathlib import Path
+from uuid import uuid4
 
 from infra.cluster import DATABASE
 from infra.embedded import EmbeddedPostgres
 from infra.migrations import migrate
 from infra.postgres import connect
-from tests.bench import append, company, folding, http
+from tests.bench import append, company, folding, http, transport
 from tests.bench.rounds import tell
 
 WRITERS = 32
 EVENTS = 200_000
+CARRIED = 60_000
 ROUNDS = 3
 
 
@@ -30,6 +33,51 @@ def _database(server: EmbeddedPostgres, name: str) -> str:
     return url
 
 
+def _copy(server: EmbeddedPostgres, name: str) -> str:
+    """The superuser's address of a copy of a database that nobody is connected to."""
+    copied = f"{name}_{uuid4().hex[:8]}"
+    connection = connect(server.admin_url, autocommit=True)
+    with connection.cursor() as cursor:
+        cursor.execute(f"CREATE DATABASE {copied} TEMPLATE {name}")
+    connection.close()
+    return server.admin_url.replace(f"/{DATABASE}?", f"/{copied}?")
+
+
+def _transport(folder: Path, rounds: int) -> list[str]:
+    """Rows of the table about events through Kafka."""
+    with EmbeddedPostgres(folder / "transport") as server:
+        tell(f"through Kafka, about {CARRIED:,} events")
+        url = _database(server, "carried")
+        company.fill(url, CARRIED)
+        measured = transport.measure(
+            folder,
+            url,
+            copy=lambda: _copy(server, "carried"),
+            empty=lambda: _database(server, f"empty_{uuid4().hex[:8]}"),
+            rounds=rounds,
+        )
+    rates = measured.rates
+    rows = [
+        _row(
+            transport.OURS,
+            rates[transport.OURS].median,
+            transport.CLIENT,
+            rates[transport.CLIENT].median,
+            0.5,
+        )
+    ]
+    for what, value, target in (
+        ("p50", measured.median_p50, 100),
+        ("p99", measured.median_p99, 500),
+    ):
+        met = "met" if value < target else "NOT MET"
+        rows.append(f"| commit to visible, {what} ms | {value:,.0f} | | | | < {target} | {met} |")
+    for name, value in measured.megabytes.items():
+        met = "met" if value < 200 else "NOT MET"
+        rows.append(f"| {name}, MB | {value:,.0f} | | | | < 200 | {met} |")
+    return rows
+
+
 def _row(what: str, ours: float, against: str, theirs: float, target: float) -> str:
     ratio = ours / theirs
     met = "met" if ratio >= target else "NOT MET"
@@ -37,11 +85,14 @@ def _row(what: str, ours: float, against: str, theirs: float, target: float) -> 
 
 
 def main() -> None:
-    """All measurements."""
+    """All measurements; only those through Kafka, if `transport` is the argument."""
     table = ["| what | ours /s | against | theirs /s | ratio | target | |", "|" + " --- |" * 7]
     with tempfile.TemporaryDirectory(prefix="crm-bench-") as name:
         folder = Path(name)
         folder.chmod(0o755)
+        if sys.argv[1:] == ["transport"]:
+            tell("\n".join([*table, *_transport(folder, ROUNDS)]))
+            return
         with EmbeddedPostgres(folder / "append") as server:
             tell(f"append, one event a command, {WRITERS} writers")
             rates = append.measure(_database(server, "append"), WRITERS, 5, ROUNDS)
@@ -71,6 +122,7 @@ def main() -> None:
             p99 = measured.median_p99(contender)
             met = "met" if p99 < 80 else "NOT MET"
             table.append(f"| {contender}, p99 ms | {p99:,.1f} | | | | < 80 | {met} |")
+        table += _transport(folder, ROUNDS)
     load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
     tell(f"\n{os.cpu_count()} cores, Python {platform.python_version()}, load {load}\n")
     tell("\n".join(table))

@@ -23,6 +23,9 @@ _START = datetime(2024, 1, 1, tzinfo=UTC)
 _Fact = tuple[datetime, UUID, UUID, Any, dict[str, Any]]
 """When, stream, partition key, event class, fields."""
 
+_COLUMNS = """position, stream_id, version, topic, class_version, partition_key, occurred_at,
+    recorded_at, actor, command_id, correlation_id, causation_id, reason, state"""
+
 
 class _Company:
     def __init__(self, seed: int) -> None:
@@ -129,7 +132,7 @@ def fill(admin_url: str, events: int, seed: int = 7) -> int:
     lines.seek(0)
     connection = connect(admin_url)
     with connection, connection.cursor() as cursor:
-        cursor.copy_expert("COPY log.events FROM STDIN", lines)
+        cursor.copy_expert(f"COPY log.events ({_COLUMNS}) FROM STDIN", lines)
         cursor.execute(
             "UPDATE log.head SET position = %s, recorded_at = %s", (len(facts), facts[-1][0])
         )
