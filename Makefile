@@ -1,12 +1,12 @@
 # Everything runs in .venv, which `make setup` makes (PYTHON=... chooses the interpreter of a new one).
 SHELL := /bin/sh
 BIN := .venv/bin
-SOURCES := domain infra projections api workers tests
+SOURCES := domain infra projections api workers deploy tests
 export PYTHON
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check format bench lock clean
+.PHONY: help setup kafka run test faults check format bench contract lock clean
 
 help:  ## this list
 	@awk -F ':.*## *' '/^[a-z]+:.*##/ { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -14,12 +14,18 @@ help:  ## this list
 setup:  ## make .venv with everything in it (does nothing when it is up to date)
 	@deploy/setup.sh
 
+kafka: setup  ## see to what a real Kafka needs: Java, Maven, its jars
+	@deploy/kafka/setup.sh
+
 run: setup  ## start the product with sample data in ./data and print its address
 	@exec $(BIN)/crm up --demo
 
-test: setup  ## the layers and the whole suite
+test: setup kafka  ## the layers and the whole suite
 	@$(BIN)/lint-imports --no-cache
 	@$(BIN)/pytest -n 2 $(ARGS)
+
+faults: setup kafka  ## every fault there is, for half an hour; SEED=n repeats a run, REPORT=file keeps it
+	@FAULTS_SEED=$(SEED) FAULTS_REPORT=$(REPORT) $(BIN)/pytest -m faults tests/faults $(ARGS)
 
 check: setup  ## format, ruff, mypy, the layers, the fast tests
 	@$(BIN)/ruff format $(SOURCES)
@@ -32,8 +38,11 @@ format: setup  ## lay the code out, and mend what ruff can mend
 	@$(BIN)/ruff format $(SOURCES)
 	@$(BIN)/ruff check --fix $(SOURCES)
 
-bench: setup  ## measure, against the same work done by others on this machine
+bench: setup kafka  ## measure, against the same work done by others on this machine
 	@$(BIN)/python -m tests.bench
+
+contract: setup  ## write the contract of the events, as the code has it, to docs/contract
+	@$(BIN)/python -m infra.contract docs/contract
 
 lock:  ## renew both lock files (packages and hashes, no address of an index)
 	@deploy/lock.sh
