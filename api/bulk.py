@@ -16,7 +16,7 @@ import orjson
 from starlette.types import Receive, Send
 
 from api.body import parse_json
-from api.commands import Dispatcher, Work
+from api.commands import Dispatcher, Origin, Work
 from api.endpoint import content
 from api.errors import BodyTooLarge, InvalidRequest, problem_of
 from api.tokens import Principal
@@ -31,11 +31,12 @@ _UnderWay = asyncio.Queue[asyncio.Task[bytes] | None]
 
 
 class Bulk:
-    """One request's lines."""
+    """One request's lines, which are of one conversation and one trace."""
 
-    def __init__(self, dispatcher: Dispatcher, principal: Principal) -> None:
+    def __init__(self, dispatcher: Dispatcher, principal: Principal, origin: Origin) -> None:
         self._dispatcher = dispatcher
         self._principal = principal
+        self._origin = origin
         self._writers: dict[UUID, asyncio.Task[bytes]] = {}
 
     async def run(self, lines: AsyncIterator[tuple[int, Line]], send: Send) -> None:
@@ -84,7 +85,9 @@ class Bulk:
         path, key, body = (value.get(name) for name in ("path", "key", "body"))
         if not isinstance(path, str) or not isinstance(key, str):
             raise InvalidRequest.of_parameter("#", "holds path and key as texts")
-        return self._dispatcher.prepare(path, key, {} if body is None else body, self._principal)
+        return self._dispatcher.prepare(
+            path, key, {} if body is None else body, self._principal, self._origin
+        )
 
     async def _line(self, number: int, work: Work, first: list[asyncio.Task[bytes]]) -> bytes:
         if first:

@@ -69,6 +69,21 @@ class Target(Struct, frozen=True):
     id: UUID | None
 
 
+class Origin(Struct, frozen=True):
+    """What a command belongs to, besides who sends it. Takes no part in recognising a repetition.
+
+    `correlation_id`: the conversation; without it one of its own. `causation_id`: what gave rise to
+    it. `traceparent`: the trace that its events carry on; without it the present one, if any.
+    """
+
+    correlation_id: UUID | None = None
+    causation_id: UUID | None = None
+    traceparent: str | None = None
+
+
+NO_ORIGIN = Origin()
+
+
 class Work(Struct, frozen=True):
     """A command that was checked as far as its own fields go, ready to be decided."""
 
@@ -78,6 +93,7 @@ class Work(Struct, frozen=True):
     form: bytes
     if_match: int | None
     principal: Principal
+    origin: Origin = NO_ORIGIN
 
     def named(self) -> set[UUID]:
         """The streams that the request speaks of."""
@@ -105,20 +121,35 @@ class Dispatcher:
             tuple(command.path.split("/")): command for command in table
         }
 
-    async def dispatch(self, path: str, key: str, body: Any, principal: Principal) -> Answer:
+    async def dispatch(
+        self,
+        path: str,
+        key: str,
+        body: Any,
+        principal: Principal,
+        origin: Origin = NO_ORIGIN,
+    ) -> Answer:
         """Carries out what would be sent to `path`. `body` is a JSON value.
 
         Raises DomainError, ApiError and the errors of the write path.
         """
-        return await self.execute(self.prepare(path, key, body, principal))
+        return await self.execute(self.prepare(path, key, body, principal, origin))
 
-    def prepare(self, path: str, key: str, body: Any, principal: Principal) -> Work:
+    def prepare(
+        self,
+        path: str,
+        key: str,
+        body: Any,
+        principal: Principal,
+        origin: Origin = NO_ORIGIN,
+    ) -> Work:
         """Checks everything that can be checked without the store. Raises ApiError."""
         target = self.find(path)
         authorize(principal, target.command.scope)
         check_key(key)
         form = canonical(body)
-        return Work(target, validate(target.command.body, form), key, form, None, principal)
+        checked = validate(target.command.body, form)
+        return Work(target, checked, key, form, None, principal, origin)
 
     def find(self, path: str) -> Target:
         """The command behind a path. Raises ResourceNotFound, InvalidRequest for a bad id."""
@@ -135,7 +166,7 @@ class Dispatcher:
 
     async def execute(self, work: Work) -> Answer:
         """Decides and waits until it is durable. Raises DomainError and the write path's errors."""
-        command, principal = work.target.command, work.principal
+        command, principal, origin = work.target.command, work.principal, work.origin
         arguments = work.body.arguments()
         target = work.stream() or new_id()
         extra: dict[str, Any] | None = None
@@ -158,6 +189,9 @@ class Dispatcher:
                 hash=self._request_hash(work),
                 if_match=work.if_match,
                 reason=work.body.reason,
+                correlation_id=origin.correlation_id,
+                causation_id=origin.causation_id,
+                traceparent=origin.traceparent,
             ),
             status=command.status,
             extra=extra,

@@ -19,8 +19,17 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from api.body import JSON_TYPE, check_content_type, parse_json, read_body, validate
 from api.commands import ID, MAX_KEY_LENGTH, Command, Target, Work, authorize, parse_id
 from api.errors import UnsupportedMediaType
-from api.headers import Headers, idempotency_key, if_match, principal_of, read_headers
-from api.openapi import BEARER, command_responses
+from api.headers import (
+    CAUSATION_ID,
+    CORRELATION_ID,
+    Headers,
+    idempotency_key,
+    if_match,
+    origin_of,
+    principal_of,
+    read_headers,
+)
+from api.openapi import BEARER, CAUSATION, CORRELATION, command_responses
 from api.schemas.answers import CommandAnswer
 from api.services import Services
 from infra.commands import Answer
@@ -90,11 +99,13 @@ async def carry_out(command: Command, scope: Scope, receive: Receive) -> Respons
     headers = read_headers(scope["headers"])
     principal = principal_of(headers, services.tokens)
     authorize(principal, command.scope)
+    origin = origin_of(headers, scope)
     key = idempotency_key(headers)
     version = if_match(headers, creation=command.creates is not None)
     id_ = parse_id(scope["path_params"]["id"]) if ID in command.path else None
     form = await _form(receive, headers, services.settings.max_body_bytes)
-    work = Work(Target(command, id_), validate(command.body, form), key, form, version, principal)
+    body = validate(command.body, form)
+    work = Work(Target(command, id_), body, key, form, version, principal, origin)
     return respond(command, await services.dispatcher.execute(work))
 
 
@@ -157,10 +168,20 @@ def _described(command: Command) -> Callable[..., Any]:
                 description="The ETag of the version that the command is meant for.",
             ),
         ]
+    parameters["correlation_id"] = Annotated[
+        UUID | None,
+        Header(alias=CORRELATION_ID, description=CORRELATION),
+    ]
+    parameters["causation_id"] = Annotated[
+        UUID | None,
+        Header(alias=CAUSATION_ID, description=CAUSATION),
+    ]
     required = any(field.is_required() for field in command.body.model_fields.values())
     body_type: Any = command.body if required else command.body | None
     parameters["body"] = Annotated[body_type, Body()]
-    optional = {"if_match"} if required else {"if_match", "body"}
+    optional = {"if_match", "correlation_id", "causation_id"}
+    if not required:
+        optional.add("body")
     described.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
         [
             inspect.Parameter(

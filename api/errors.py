@@ -206,6 +206,19 @@ class Parked(ApiError):
         )
 
 
+class NotOfThisLog(ApiError):
+    status = 503
+    type = "read-model-of-another-log"
+    title = "The read model is not one of the present log"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "It was filled from another log, or from this one before it was restored to an"
+            " earlier point. Whoever runs the service is told how to go on.",
+            headers={"Retry-After": "60"},
+        )
+
+
 class Unavailable(ApiError):
     status = 503
     type = "unavailable"

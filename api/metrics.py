@@ -1,18 +1,29 @@
 """What Prometheus scrapes, and the outermost layer of the application that counts it.
 
-The same layer turns whatever nobody expected into a problem, so that no trace leaves the process.
+The same layer gives each request its span, and turns whatever nobody expected into a problem, so
+that no stack trace leaves the process.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from time import perf_counter
 
-from prometheus_client import CollectorRegistry, Gauge, Histogram, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    generate_latest,
+)
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.errors import ClientGone, problem_of
+from api.headers import ANSWERED, traceparent
+from infra import tracing
 
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _METHODS = frozenset({"GET", "POST", "HEAD", "OPTIONS", "PUT", "PATCH", "DELETE"})
+_UNTRACED = frozenset({"/metrics", "/health/live", "/health/ready"})
+"""Asked every few seconds, by machines that never look at a trace."""
 
 
 class Metrics:
@@ -20,6 +31,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
+        ProcessCollector(registry=self._registry)
         self._requests = Histogram(
             "crm_http_request_seconds",
             "Time from the first byte of a request to the last of its answer.",
@@ -28,17 +40,15 @@ class Metrics:
             registry=self._registry,
         )
         self._children: dict[tuple[str, str, int], Histogram] = {}
-        self._head = Gauge(
-            "crm_log_position", "Position of the last event.", registry=self._registry
-        )
-        self._reflected = Gauge(
-            "crm_projection_position",
-            "Position up to which a projection reflects the log.",
-            ("projection",),
+        self._head = Gauge("log_position", "Position of the last event.", registry=self._registry)
+        self._position = Gauge(
+            "projection_position",
+            "Position of the log up to which a partition's events are applied.",
+            ("projection", "partition"),
             registry=self._registry,
         )
         self._parked = Gauge(
-            "crm_projection_parked_keys",
+            "parked_total",
             "Keys whose events wait because one of them could not be applied.",
             ("projection",),
             registry=self._registry,
@@ -53,12 +63,17 @@ class Metrics:
         child.observe(seconds)
 
     def observe_log(
-        self, head: int, reflected: Mapping[str, int], parked: Iterable[tuple[str, int]]
+        self,
+        head: int,
+        partitions: Mapping[str, Mapping[int, int]],
+        parked: Mapping[str, int],
     ) -> None:
+        """The end of the log and, by projection, its partitions' positions and parked keys."""
         self._head.set(head)
-        for name, position in reflected.items():
-            self._reflected.labels(name).set(position)
-        for name, keys in parked:
+        for name, positions in partitions.items():
+            for partition, position in positions.items():
+                self._position.labels(name, partition).set(position)
+        for name, keys in parked.items():
             self._parked.labels(name).set(keys)
 
     def text(self) -> bytes:
@@ -66,7 +81,7 @@ class Metrics:
 
 
 class Observed:
-    """Pure ASGI: counts requests, and answers for handlers that failed."""
+    """Pure ASGI: counts and traces requests, and answers for handlers that failed."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app = app
@@ -76,6 +91,27 @@ class Observed:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        method = scope["method"] if scope["method"] in _METHODS else "OTHER"
+        if not tracing.enabled() or scope["path"] in _UNTRACED:
+            await self._answer(method, scope, receive, send)
+            return
+        with tracing.span(method, traceparent(scope["headers"]), kind="server") as span:
+            route, status = await self._answer(method, scope, receive, send)
+            span.rename(f"{method} {route}" if route else method)
+            span.note(
+                {
+                    "http.request.method": method,
+                    "http.route": route,
+                    "http.response.status_code": status,
+                }
+            )
+            if status >= 500:
+                span.fail(str(status))
+
+    async def _answer(
+        self, method: str, scope: Scope, receive: Receive, send: Send
+    ) -> tuple[str, int]:
+        """Gives the route's template and the status that was sent."""
         began = perf_counter()
         status = 0
 
@@ -83,6 +119,8 @@ class Observed:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                if ANSWERED in scope:
+                    message["headers"] = [*message["headers"], scope[ANSWERED]]
             await send(message)
 
         try:
@@ -95,5 +133,5 @@ class Observed:
             await problem_of(error).response()(scope, receive, watch)
         finally:
             route = getattr(scope.get("route"), "path", "")
-            method = scope["method"] if scope["method"] in _METHODS else "OTHER"
             self._metrics.answered(method, route, status, perf_counter() - began)
+        return route, status

@@ -10,6 +10,7 @@ from pydantic.json_schema import models_json_schema
 
 from api.commands import ID, Command
 from api.errors import PROBLEM_JSON
+from api.headers import CAUSATION_ID, CORRELATION_ID
 from api.schemas.answers import Problem
 
 BEARER = "bearer"
@@ -17,6 +18,15 @@ _REF = {"$ref": "#/components/schemas/Problem"}
 _ETAG = {"description": "The version, in quotes.", "schema": {"type": "string"}}
 _RETRY = {
     "Retry-After": {"description": "Seconds.", "schema": {"type": "string"}, "required": False}
+}
+CORRELATION = "The conversation that the command belongs to; a new one where none is named."
+CAUSATION = "Id of the event or message that gave rise to the command."
+CORRELATED = {
+    CORRELATION_ID: {
+        "description": "The conversation's id, as it stands in log lines and, unless the command"
+        " had been done before, with its events.",
+        "schema": {"type": "string", "format": "uuid"},
+    }
 }
 _AUTHENTICATE = {
     "WWW-Authenticate": {"description": "What is asked for.", "schema": {"type": "string"}}
@@ -54,6 +64,7 @@ def command_responses(command: Command) -> dict[int | str, dict[str, Any]]:
     """Every answer of a command."""
     headers: dict[str, Any] = {
         "ETag": _ETAG,
+        **CORRELATED,
         "Idempotent-Replayed": {
             "description": "`true` where the command had been done before.",
             "schema": {"type": "string"},
@@ -70,6 +81,20 @@ def command_responses(command: Command) -> dict[int | str, dict[str, Any]]:
         command.status: {"description": "Done, durably.", "headers": headers},
         **problems(400, 401, 403, 404, 409, *changes, 413, 415, 422, 503),
     }
+
+
+def conversation() -> list[dict[str, Any]]:
+    """The headers that name a conversation, for a route that reads them by itself."""
+    return [
+        {
+            "name": name,
+            "in": "header",
+            "required": False,
+            "description": description,
+            "schema": {"type": "string", "format": "uuid"},
+        }
+        for name, description in ((CORRELATION_ID, CORRELATION), (CAUSATION_ID, CAUSATION))
+    ]
 
 
 def version_header() -> dict[int | str, dict[str, Any]]:

@@ -16,13 +16,23 @@ from uuid import UUID
 import psycopg2
 import psycopg2.errors
 
-from api.errors import InvalidRequest, NotYetRead, Parked, Unavailable
+from api.errors import InvalidRequest, NotOfThisLog, NotYetRead, Parked, Unavailable
+from api.reflected import (
+    Awaited,
+    Lineage,
+    Partitions,
+    Watch,
+    partitions,
+    reached,
+    strangers,
+)
+from infra.eventstore.feed import Head, PartitionKeys
 from infra.postgres import Pool
 from projections.reading import Connection, Moment
 
 T = TypeVar("T")
 
-POLL_SECONDS = 0.01
+NOT_BUILT = "The read model has not been built yet, or by another version of the program."
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +66,18 @@ class Answered(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """How far the projections are: for /health/ready and /metrics."""
+    """How far the projections are, by name: for /health/ready and /metrics."""
 
     head: int
-    reflected: Mapping[str, int]
+    partitions: Mapping[str, Partitions]
     parked: Mapping[str, int]
+    strangers: Mapping[str, str]
+    """Those that are not of this log, and why: they are not carried on, and not read."""
+
+    @property
+    def reflected(self) -> dict[str, int]:
+        """Up to where each has applied the log, in all its partitions."""
+        return {name: reached(positions) for name, positions in self.partitions.items()}
 
 
 class Reads:
@@ -82,7 +99,9 @@ class Reads:
         self._clock = clock
         self._wait_seconds = wait_seconds
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="read")
-        self._watch = _Watch(self._positions_now)
+        self._watch = Watch(self._positions_now)
+        self._lineage = Lineage(self._strangers)
+        self._partition_keys = PartitionKeys(log_pool)
 
     async def ask(
         self,
@@ -91,11 +110,14 @@ class Reads:
         query: Callable[[Connection, Moment], T],
         *,
         key: UUID | None = None,
+        partition_key: UUID | None = None,
     ) -> Answered[T]:
         """The answer of `query`, from a snapshot that reflects what the question asks for.
 
-        With `key`, the answer is about that key alone. Raises NotYetRead after a bounded wait,
-        Parked, Unavailable, InvalidRequest for values the database does not take.
+        With `key`, the answer is about that key alone; with its `partition_key`, it needs, and
+        tells the position of, only the partition that all events of the key lie in. Raises
+        NotYetRead after a bounded wait, Parked, NotOfThisLog, Unavailable, InvalidRequest for
+        values the database does not take.
         """
         known_at = await self._resolve(question.known_at)
         moment = Moment(
@@ -105,9 +127,23 @@ class Reads:
         )
         wanted = max(question.min_position, known_at or 0)
         ids = [self._models[model] for model in models]
+        if await self._strange(ids):
+            raise NotOfThisLog
         if wanted:
-            await self._reach(ids, wanted)
-        return await self.in_thread(self._answer, ids, moment, wanted, query, key)
+            deadline = time.monotonic() + self._wait_seconds
+            for id_ in ids:
+                await self._watch.reach(Awaited(id_, wanted, partition_key), deadline)
+        return await self.in_thread(self._answer, ids, moment, wanted, query, key, partition_key)
+
+    async def partition_key(self, stream_id: UUID) -> UUID | None:
+        """The partition key of a stream; None if the log has no such stream. Raises
+        Unavailable."""
+        known = self._partition_keys.known(stream_id)
+        return known or await self.in_thread(self._partition_keys.find, stream_id)
+
+    async def _strange(self, ids: Sequence[str]) -> bool:
+        strangers = await self._lineage.strangers()
+        return any(id_ in strangers for id_ in ids)
 
     async def state(self) -> State:
         """Raises Unavailable."""
@@ -123,16 +159,12 @@ class Reads:
         except (psycopg2.OperationalError, psycopg2.InterfaceError):
             raise Unavailable("The database cannot be reached.") from None
         except psycopg2.errors.UndefinedTable:
-            raise Unavailable("The read model has not been built yet.") from None
+            raise Unavailable(NOT_BUILT) from None
 
     def close(self) -> None:
         self._watch.close()
+        self._lineage.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
-
-    async def _reach(self, ids: Sequence[str], wanted: int) -> None:
-        deadline = time.monotonic() + self._wait_seconds
-        for id_ in ids:
-            await self._watch.reach(id_, wanted, deadline)
 
     async def _resolve(self, known_at: int | datetime | None) -> int | None:
         if known_at is None:
@@ -156,12 +188,15 @@ class Reads:
         wanted: int,
         query: Callable[[Connection, Moment], T],
         key: UUID | None,
+        partition_key: UUID | None,
     ) -> Answered[T]:
         with self._pool.connection() as connection:
             with connection.cursor() as cursor:
                 cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
-            reflected = _reflected(connection, ids)
-            position = min(reflected[id_] for id_ in ids)
+            found = partitions(connection, ids)
+            if not all(found.values()):
+                raise Unavailable(NOT_BUILT)
+            position = min(reached(positions, partition_key) for positions in found.values())
             if position < wanted:  # a rebuild may have put the model back
                 raise NotYetRead(wanted, position)
             parked = _parked_keys(connection, ids, key)
@@ -169,32 +204,33 @@ class Reads:
                 raise Parked
             return Answered(query(connection, moment), position, moment, parked)
 
-    def _positions_now(self) -> Mapping[str, int]:
+    def _positions_now(self) -> Mapping[str, Partitions]:
         with self._pool.connection() as connection:
-            return _reflected(connection, list(self._models.values()))
+            return partitions(connection, list(self._models.values()))
+
+    def _strangers(self) -> dict[str, str]:
+        with self._pool.connection() as connection:
+            return strangers(connection, list(self._models.values()), self._head)
+
+    def _head(self) -> Head:
+        with self._log_pool.connection() as connection, connection.cursor() as cursor:
+            cursor.execute("SELECT position, store_epoch FROM head")
+            return Head(*(cursor.fetchone() or ()))
 
     def _state(self) -> State:
-        with self._log_pool.connection() as connection, connection.cursor() as cursor:
-            cursor.execute("SELECT position FROM head")
-            head: int = (cursor.fetchone() or (0,))[0]
+        ids = list(self._models.values())
         with self._pool.connection() as connection:
-            reflected = _reflected(connection, list(self._models.values()))
+            found = partitions(connection, ids)
+            strange = strangers(connection, ids, self._head)
             parked = {
                 name: _parked_keys(connection, [id_], None) for name, id_ in self._models.items()
             }
-        return State(head, {name: reflected[id_] for name, id_ in self._models.items()}, parked)
-
-
-def _reflected(connection: Connection, ids: Sequence[str]) -> dict[str, int]:
-    """Up to where each projection has applied the log, in all its partitions."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT projection, min(position) FROM position WHERE projection = ANY(%s)"
-            " GROUP BY projection",
-            (list(ids),),
+        return State(
+            self._head().position,
+            {name: found[id_] for name, id_ in self._models.items()},
+            parked,
+            {name: strange[id_] for name, id_ in self._models.items() if id_ in strange},
         )
-        found = dict(cursor.fetchall())
-    return {id_: found.get(id_, 0) for id_ in ids}
 
 
 def _parked_keys(connection: Connection, ids: Sequence[str], key: UUID | None) -> int:
@@ -206,49 +242,3 @@ def _parked_keys(connection: Connection, ids: Sequence[str], key: UUID | None) -
         )
         found: int = (cursor.fetchone() or (0,))[0]
         return found
-
-
-class _Watch:
-    """One poll for all who wait for a position, and none while nobody does."""
-
-    def __init__(self, positions: Callable[[], Mapping[str, int]]) -> None:
-        self._positions = positions
-        self._waiting: dict[asyncio.Future[None], tuple[str, int]] = {}
-        self._task: asyncio.Task[None] | None = None
-        self._seen: Mapping[str, int] = {}
-
-    async def reach(self, id_: str, wanted: int, deadline: float) -> None:
-        """Raises NotYetRead at the deadline (of the monotonic clock)."""
-        if self._seen.get(id_, 0) >= wanted:
-            return
-        reached = asyncio.get_running_loop().create_future()
-        self._waiting[reached] = (id_, wanted)
-        if self._task is None or self._task.done():
-            self._task = asyncio.create_task(self._poll())
-        try:
-            await asyncio.wait_for(reached, max(deadline - time.monotonic(), POLL_SECONDS))
-        except TimeoutError:
-            raise NotYetRead(wanted, self._seen.get(id_, 0)) from None
-        finally:
-            self._waiting.pop(reached, None)
-
-    async def _poll(self) -> None:
-        while self._waiting:
-            try:
-                self._seen = await asyncio.to_thread(self._positions)
-            except psycopg2.Error:
-                self._fail(Unavailable("The database cannot be reached."))
-                return
-            for reached, (id_, wanted) in list(self._waiting.items()):
-                if not reached.done() and self._seen.get(id_, 0) >= wanted:
-                    reached.set_result(None)
-            await asyncio.sleep(POLL_SECONDS)
-
-    def _fail(self, error: Exception) -> None:
-        for reached in self._waiting:
-            if not reached.done():
-                reached.set_exception(error)
-
-    def close(self) -> None:
-        if self._task is not None:
-            self._task.cancel()

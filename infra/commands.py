@@ -8,6 +8,7 @@ is under way per aggregate and process; between processes the log's versions dec
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -20,11 +21,12 @@ import psycopg2
 import structlog
 from eventsourcing.application import AggregateNotFoundError, Repository
 from eventsourcing.persistence import DataError, EventStore, IntegrityError, PersistenceError
-from msgspec import Struct, structs
+from msgspec import Struct, field, structs
 
 from domain.aggregate import LedgerAggregate
 from domain.application import CRM
 from domain.errors import DomainError, Invalid
+from infra import tracing
 from infra.eventstore.recorders import PostgresApplicationRecorder
 from infra.eventstore.records import (
     AlreadyDone,
@@ -39,6 +41,8 @@ from infra.ids import new_id
 from infra.vault import KeyNotCached, Vault, WrongMasterKey
 
 log = structlog.get_logger(__name__)
+_level = logging.getLogger(__name__)
+"""Asked before a line is put together that most will never see."""
 
 T = TypeVar("T")
 Decision = Callable[[], Any]
@@ -92,7 +96,9 @@ class Request(Struct, frozen=True):
     """Who asks, and what makes a repetition recognisable.
 
     `hash` is a keyed hash of method, path, body and `If-Match`. Without `key` the command has no
-    receipt: only for callers that can tell by themselves whether it was done.
+    receipt: only for callers that can tell by themselves whether it was done. Without
+    `correlation_id` the command is a conversation of its own. `traceparent`: the trace context that
+    its events get; without it that of a span of their own, where traces are on.
     """
 
     actor: str
@@ -102,6 +108,13 @@ class Request(Struct, frozen=True):
     reason: str | None = None
     correlation_id: UUID | None = None
     causation_id: UUID | None = None
+    traceparent: str | None = None
+    command_id: UUID = field(default_factory=new_id)
+
+    @property
+    def conversation(self) -> UUID:
+        """The correlation id of what is recorded."""
+        return self.correlation_id or self.command_id
 
 
 class Answer(Struct, frozen=True):
@@ -309,6 +322,37 @@ class Commands:
         status: int,
         extra: Mapping[str, Any],
     ) -> Answer:
+        """In a task of its own, so that what is bound here is on this command's log lines only."""
+        structlog.contextvars.bind_contextvars(
+            command_id=request.command_id, correlation_id=request.conversation
+        )
+        if not _level.isEnabledFor(logging.DEBUG):
+            return await self._carried_out(decide, target, request, status, extra)
+        began = time.monotonic()
+        told = log.bind(command=_name(decide), actor=request.actor)
+        try:
+            answer = await self._carried_out(decide, target, request, status, extra)
+        except Exception as error:
+            told.debug("command not done", error=type(error).__name__, ms=_ms_since(began))
+            raise
+        told.debug(
+            "command done",
+            id=answer.id,
+            version=answer.version,
+            position=answer.position,
+            repeated=answer.repeated,
+            ms=_ms_since(began),
+        )
+        return answer
+
+    async def _carried_out(
+        self,
+        decide: Decision,
+        target: UUID,
+        request: Request,
+        status: int,
+        extra: Mapping[str, Any],
+    ) -> Answer:
         lock = self._locks.get(target)
         if lock is None:
             lock = self._locks[target] = asyncio.Lock()
@@ -434,7 +478,6 @@ class Commands:
                 break
             except KeyNotCached as missing:
                 await self._in_thread(self._vault.prepare, [missing.subject])
-        command_id = new_id()
         receipt = None
         if request.key is not None:
             receipt = Receipt(
@@ -446,19 +489,25 @@ class Commands:
                 version=first.version,
                 extra=extra or None,
             )
-        append = Append(
-            events=stored,
-            envelope=Envelope(
-                actor=request.actor,
-                command_id=command_id,
-                correlation_id=request.correlation_id or command_id,
-                causation_id=request.causation_id,
-                reason=request.reason,
-            ),
-            partition_keys={aggregate.id: aggregate.partition_key for aggregate in pending},
-            receipt=receipt,
-        )
-        appended = await self._asking_the_store(self._recorder.committer.submit_from_loop(append))
+        with tracing.UNTRACED if request.traceparent else tracing.span("record") as span:
+            append = Append(
+                events=stored,
+                envelope=Envelope(
+                    actor=request.actor,
+                    command_id=request.command_id,
+                    correlation_id=request.conversation,
+                    causation_id=request.causation_id,
+                    reason=request.reason,
+                    traceparent=request.traceparent or tracing.current(),
+                ),
+                partition_keys={aggregate.id: aggregate.partition_key for aggregate in pending},
+                receipt=receipt,
+            )
+            appended = await self._asking_the_store(
+                self._recorder.committer.submit_from_loop(append)
+            )
+            if tracing.enabled():
+                span.note(_told(append, appended))
         if receipt is not None:
             self._recent[receipt.scope, receipt.key] = structs.replace(
                 receipt, position=appended.last
@@ -517,3 +566,22 @@ class Commands:
         except (PersistenceError, psycopg2.Error, WrongMasterKey) as error:
             log.warning("store unavailable", error=type(error).__name__)
             raise StoreUnavailable(type(error).__name__) from error
+
+
+def _name(decide: Decision) -> str:
+    """The command's name: that of the application's method."""
+    return getattr(getattr(decide, "func", decide), "__name__", "")
+
+
+def _ms_since(began: float) -> float:
+    return round((time.monotonic() - began) * 1000, 1)
+
+
+def _told(append: Append, appended: Appended) -> tracing.Attributes:
+    """What a trace says of a recording."""
+    return {
+        "crm.command_id": str(append.envelope.command_id),
+        "crm.correlation_id": str(append.envelope.correlation_id),
+        "crm.position": appended.last,
+        "crm.events": appended.count,
+    }

@@ -7,8 +7,11 @@ import re
 import sys
 from collections.abc import MutableMapping
 from typing import Any, Literal
+from uuid import UUID
 
 import structlog
+
+from infra import tracing
 
 HIDDEN = "…"
 
@@ -30,11 +33,16 @@ def without_secrets(text: str) -> str:
 def configure(
     form: Literal["auto", "console", "json"] = "auto", level: str = "info", stream: Any = None
 ) -> None:
-    """Sends the log lines of structlog and of the standard library to ``stream`` (stderr)."""
+    """Sends the log lines of structlog and of the standard library to ``stream`` (stderr).
+
+    Each bears what its task or thread is bound to (structlog's contextvars), as the command's ids,
+    and its trace, where there is one.
+    """
     stream = sys.stderr if stream is None else stream
     console = form == "console" or (form == "auto" and stream.isatty())
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
+        _name_trace,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
@@ -53,7 +61,7 @@ def configure(
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                 structlog.processors.format_exc_info,
-                _hide_secrets,
+                _tidy,
                 renderer,
             ],
         )
@@ -66,17 +74,30 @@ def configure(
         logging.getLogger(name).handlers.clear()
         logging.getLogger(name).propagate = True
     logging.getLogger("uvicorn").setLevel(max(root.level, logging.WARNING))
+    # Tells each try to reach a receiver of traces; that a batch was lost is enough.
+    logging.getLogger("opentelemetry").setLevel(max(root.level, logging.ERROR))
     structlog.configure(
-        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *shared,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=False,
     )
 
 
-def _hide_secrets(
+def _name_trace(
     _logger: Any, _method: str, event: MutableMapping[str, Any]
 ) -> MutableMapping[str, Any]:
+    trace = tracing.trace_id()
+    if trace is not None:
+        event["trace_id"] = trace
+    return event
+
+
+def _tidy(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     for name, value in event.items():
         if name != "token_file" and _SECRET_NAMES.search(name):
             event[name] = HIDDEN
@@ -84,4 +105,6 @@ def _hide_secrets(
             event[name] = without_secrets(value)
         elif isinstance(value, BaseException):
             event[name] = without_secrets(str(value))
+        elif isinstance(value, UUID):  # bound as such, since most are on no line
+            event[name] = str(value)
     return event

@@ -26,8 +26,13 @@ def run(
     """Calls ``step`` until ``stopped`` is set, and ``idle``, which may wait, when it did nothing.
 
     A step that fails is logged and tried again, after a pause that grows: nothing but ``stopped``
-    ends a worker.
+    ends a worker. All log lines meanwhile bear the worker's name.
     """
+    with structlog.contextvars.bound_contextvars(worker=name):
+        _run(step, stopped, idle)
+
+
+def _run(step: Callable[[], object], stopped: threading.Event, idle: Callable[[], object]) -> None:
     failures = 0
     while not stopped.is_set():
         try:
@@ -37,7 +42,7 @@ def run(
         except Exception:
             failures += 1
             pause = min(LONGEST_PAUSE, 0.1 * 2 ** min(failures, 10))
-            log.exception("worker failed", worker=name, failures=failures, pause=pause)
+            log.exception("worker failed", failures=failures, pause=pause)
             stopped.wait(pause)
 
 

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from fastapi import APIRouter, Request
+from msgspec import structs
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
@@ -11,11 +12,12 @@ from api.body import JSON_TYPE, NDJSON_TYPE, check_content_type, read_body
 from api.bulk import Bulk, Line, array_lines, stream_lines
 from api.commands import authorize
 from api.errors import UnsupportedMediaType
-from api.headers import principal_of, read_headers
-from api.openapi import BEARER, problems
+from api.headers import origin_of, principal_of, read_headers
+from api.openapi import BEARER, CORRELATED, conversation, problems
 from api.schemas.answers import BulkAnswer, BulkLine
 from api.services import services_of
 from api.tokens import Scope as TokenScope
+from infra import tracing
 
 _NDJSON = "application/x-ndjson"
 _LINE = {"$ref": "#/components/schemas/BulkLine"}
@@ -61,11 +63,13 @@ _BODY: dict[str, Any] = {
     responses={
         200: {
             "description": "An answer per line, in order.",
+            "headers": CORRELATED,
             "content": {_NDJSON: {"schema": {"$ref": "#/components/schemas/BulkAnswer"}}},
         },
         **problems(400, 401, 403, 413, 415, 422),
     },
     openapi_extra={
+        "parameters": conversation(),
         "requestBody": _BODY,
         "security": [{BEARER: [TokenScope.COMMAND.value]}],
     },
@@ -79,6 +83,7 @@ async def bulk(request: Request) -> Response:
     headers = read_headers(request.scope["headers"])
     principal = principal_of(headers, services.tokens)
     authorize(principal, TokenScope.COMMAND)
+    origin = origin_of(headers, request.scope)
     media = check_content_type(headers.get(b"content-type"), (NDJSON_TYPE, JSON_TYPE))
     if headers.get(b"content-encoding", b"identity") != b"identity":
         raise UnsupportedMediaType(_NDJSON)
@@ -87,4 +92,6 @@ async def bulk(request: Request) -> Response:
     else:
         raw = await read_body(request.receive, headers.get(b"content-length"), limit)
         lines = array_lines(raw)
-    return _BulkResponse(Bulk(services.dispatcher, principal), lines)
+    # A span for each of any number of lines would bury the trace: their events share this one.
+    origin = structs.replace(origin, traceparent=tracing.current())
+    return _BulkResponse(Bulk(services.dispatcher, principal, origin), lines)

@@ -142,7 +142,9 @@ async def read_campaign(
     def query(connection: Connection, moment: Moment) -> Any:
         return attribution.campaign(connection, id, moment)
 
-    answered = await services.reads.ask([MODEL], parameters.question(), query, key=id)
+    answered = await services.reads.ask(
+        [MODEL], parameters.question(), query, key=id, partition_key=id
+    )
     campaign: CampaignRow = found(answered.value, "campaign", id)
     return json_response({**_campaign(campaign), **answered.times()}, version=campaign.version)
 

@@ -154,7 +154,9 @@ async def read_customer(
             lifecycle.standing(connection, id, moment),
         )
 
-    answered = await services.reads.ask([MODEL, "lifecycle"], parameters.question(), query, key=id)
+    answered = await services.reads.ask(
+        [MODEL, "lifecycle"], parameters.question(), query, key=id, partition_key=id
+    )
     row, people, standings = answered.value
     customer: CustomerRow = found(row, "customer", id)
     sealed = [customer.personal_name]

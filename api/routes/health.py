@@ -1,5 +1,7 @@
 """Whether the process lives, whether it can do its work, and what it counts."""
 
+from collections.abc import Mapping
+
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
@@ -23,23 +25,27 @@ async def live() -> Response:
     responses=problems(503),
 )
 async def ready(services: Shared) -> Response:
-    """Whether the log takes commands, the databases answer and the projections run."""
+    """Whether the log takes commands, the databases answer, the projections run, and the read
+    models are of this log."""
     checks = {"log": services.commands.ready, "database": True, "projections": services.running()}
+    strangers: Mapping[str, str] = {}
     try:
         state = await services.reads.state()
     except Unavailable:
         checks["database"] = False
     else:
+        strangers = state.strangers
+        checks["projections"] = checks["projections"] and not strangers
         if all(checks.values()):
             return json_response(
-                {"status": "ready", "position": state.head, "reflected": dict(state.reflected)}
+                {"status": "ready", "position": state.head, "reflected": state.reflected}
             )
     failed = ", ".join(name for name, works in checks.items() if not works)
     return Problem(
         503,
         "not-ready",
         "The service is not ready",
-        f"Not working: {failed}.",
+        " ".join([f"Not working: {failed}.", *strangers.values()]),
         {"Retry-After": "1"},
         {"checks": checks},
     ).response()
@@ -58,5 +64,5 @@ async def metrics(request: Request, services: Shared) -> Response:
     except Unavailable:
         pass
     else:
-        services.metrics.observe_log(state.head, state.reflected, state.parked.items())
+        services.metrics.observe_log(state.head, state.partitions, state.parked)
     return Response(services.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")

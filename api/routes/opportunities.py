@@ -150,7 +150,10 @@ async def read_opportunity(
     def query(connection: Connection, moment: Moment) -> Any:
         return funnel.deal(connection, id, moment), funnel.visits(connection, id, moment)
 
-    answered = await services.reads.ask([MODEL], parameters.question(), query, key=id)
+    partition_key = await services.reads.partition_key(id)
+    answered = await services.reads.ask(
+        [MODEL], parameters.question(), query, key=id, partition_key=partition_key
+    )
     row, visits = answered.value
     deal: DealRow = found(row, "opportunity", id)
     content = {**_deal(deal), "visits": list(map(_visit, visits)), **answered.times()}

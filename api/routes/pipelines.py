@@ -77,7 +77,9 @@ async def read_pipeline(
     def query(connection: Connection, moment: Moment) -> Any:
         return funnel.pipeline(connection, id, moment)
 
-    answered = await services.reads.ask([MODEL], parameters.question(), query, key=id)
+    answered = await services.reads.ask(
+        [MODEL], parameters.question(), query, key=id, partition_key=id
+    )
     pipeline: PipelineRow = found(answered.value, "pipeline", id)
     return json_response({**_pipeline(pipeline), **answered.times()}, version=pipeline.version)
 

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from api.schemas.fields import (
     Amount,
@@ -105,7 +105,15 @@ class ChangeLevel(CommandBody):
     level: Level
 
 
-class Churn(CommandBody):
-    """The customer left, and why."""
+def _cause(name: str) -> ChurnCause:
+    # not the class itself: from Python 3.12 on its signature is not that of a validator
+    return ChurnCause(name)
 
-    cause: ChurnCause
+
+class Churn(CommandBody):
+    """The customer left, and why. A loss by silence is found by a policy instead."""
+
+    cause: Annotated[
+        Literal["product", "service", "price", "competitor", "closure", "relationship", "other"],
+        AfterValidator(_cause),
+    ]

@@ -24,6 +24,7 @@ import structlog
 from eventsourcing.persistence import DataError, IntegrityError, InternalError
 from psycopg2 import errors as pg
 
+from infra.crashpoints import reach
 from infra.eventstore.records import (
     AlreadyDone,
     Append,
@@ -56,13 +57,14 @@ _SESSION_ENDED = (
 _NOT_A_ROW = (ValueError, TypeError, AttributeError, LookupError)
 
 _EVENT_COLUMNS = """position, stream_id, version, topic, class_version, partition_key, occurred_at,
-    recorded_at, actor, command_id, correlation_id, causation_id, reason, state"""
+    recorded_at, actor, command_id, correlation_id, causation_id, reason, traceparent, state"""
 _EVENT_RECORD = """(n int, stream_id uuid, version int, topic text, class_version smallint,
     partition_key uuid, occurred_at timestamptz, actor text, command_id uuid,
-    correlation_id uuid, causation_id uuid, reason text, state text)"""
+    correlation_id uuid, causation_id uuid, reason text, traceparent text, state text)"""
 _EVENT_VALUES = """{base} + e.n, e.stream_id, e.version, e.topic, e.class_version,
     e.partition_key, coalesce(e.occurred_at, {recorded_at}), {recorded_at}, e.actor,
-    e.command_id, e.correlation_id, e.causation_id, e.reason, decode(e.state, 'hex')"""
+    e.command_id, e.correlation_id, e.causation_id, e.reason, e.traceparent,
+    decode(e.state, 'hex')"""
 _RECEIPT_COLUMNS = """scope, key, request_hash, status, id, version, extra, position, recorded_at"""
 _RECEIPT_RECORD = """(n int, scope text, key text, request_hash text, status smallint, id uuid,
     version int, extra jsonb)"""
@@ -141,6 +143,8 @@ def _event_rows(append: Append, first: int) -> list[dict[str, Any]]:
             row["causation_id"] = envelope.causation_id
         if envelope.reason is not None:
             row["reason"] = envelope.reason
+        if envelope.traceparent is not None:
+            row["traceparent"] = envelope.traceparent
         rows.append(row)
     return rows
 
@@ -297,6 +301,7 @@ class Committer:
                     self._disconnect()
                     return
                 answers = self._commit(group)
+                reach("commit.after")
                 self.groups += 1
                 self.commands += len(group)
                 if self._on_commit is not None:
@@ -459,6 +464,7 @@ class Committer:
             lasts.append(len(events))
             if append.receipt is not None:
                 receipts.append(_receipt_row(append.receipt, len(events)))
+        reach("commit.before")
         with connection.cursor() as cursor:
             cursor.execute(
                 "EXECUTE append_group (%s, %s, %s)", (len(events), _json(events), _json(receipts))
@@ -513,6 +519,7 @@ class Committer:
                 if base != start:
                     cursor.execute("UPDATE head SET position = %s", (base,))
                 cursor.execute("SELECT pg_notify('crm_' || current_schema(), '')")
+                reach("commit.locked")
                 cursor.execute("COMMIT")
             except BaseException:
                 # A connection that cannot roll back is closed by the caller, which does as much.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 import zlib
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -30,6 +32,7 @@ class Recorded:
     correlation_id: UUID
     causation_id: UUID | None
     reason: str | None
+    traceparent: str | None
     event: Any
 
 
@@ -42,16 +45,28 @@ class Undecodable:
     error: str
 
 
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The end of the log, and which log it is."""
+
+    position: int
+    epoch: UUID
+
+
 @dataclass(slots=True)
 class Batch:
-    """Events in order of position, and how far they reach: all wanted ones up to `through`."""
+    """Events in order of position, and how far they reach: all wanted ones up to `through`.
+
+    `head`: the log's, not later than the events were read.
+    """
 
     events: list[Recorded]
     through: int
+    head: Head
 
 
 _COLUMNS = """position, stream_id, version, topic, partition_key, occurred_at, recorded_at,
-    actor, command_id, correlation_id, causation_id, reason, class_version, state"""
+    actor, command_id, correlation_id, causation_id, reason, traceparent, class_version, state"""
 
 
 def partition_of(partition_key: UUID, partitions: int) -> int:
@@ -63,16 +78,15 @@ def recorded(row: Sequence[Any]) -> Recorded:
     """The event in a row of `_COLUMNS`; `Undecodable` where its body does not fit its class."""
     event: Any
     try:
-        event = decode_event(row[3], row[1], row[2], row[12], row[5], row[13])
+        event = decode_event(row[3], row[1], row[2], row[13], row[5], row[14])
     except Exception as error:  # noqa: BLE001  (a reader decides what one bad event holds up)
-        event = Undecodable(row[12], bytes(row[13]), f"{type(error).__name__}: {error}")
-    return Recorded(*row[:12], event)  # type: ignore[call-arg]
+        event = Undecodable(row[13], bytes(row[14]), f"{type(error).__name__}: {error}")
+    return Recorded(*row[:13], event)  # type: ignore[call-arg]
 
 
-def _end(cursor: Any) -> int:
-    cursor.execute("SELECT position FROM head")
-    position: int = cursor.fetchone()[0]
-    return position
+def _head(cursor: Any) -> Head:
+    cursor.execute("SELECT position, store_epoch FROM head")
+    return Head(*cursor.fetchone())
 
 
 class StoreFeed:
@@ -85,8 +99,16 @@ class StoreFeed:
 
     def end(self) -> int:
         """The position of the last event."""
+        return self.head().position
+
+    def epoch(self) -> UUID:
+        """Which log this is: a log begun anew, or restored and given up on, has another."""
+        return self.head().epoch
+
+    def head(self) -> Head:
+        """The position of the last event, and the log's epoch."""
         with self._pool.connection() as connection, connection.cursor() as cursor:
-            return _end(cursor)
+            return _head(cursor)
 
     def read(self, after: int, limit: int) -> Batch:
         """The wanted events among the next `limit` positions after `after`.
@@ -94,9 +116,10 @@ class StoreFeed:
         The end of the log is read in a statement before the events': all up to there is committed.
         """
         with self._pool.connection() as connection, connection.cursor() as cursor:
-            through = min(after + limit, _end(cursor))
+            head = _head(cursor)
+            through = min(after + limit, head.position)
             if through <= after:
-                return Batch([], after)
+                return Batch([], after, head)
             statement = f"SELECT {_COLUMNS} FROM events WHERE position > %s AND position <= %s"
             parameters: list[Any] = [after, through]
             if self._topics:
@@ -104,7 +127,7 @@ class StoreFeed:
                 parameters.append(self._topics)
             cursor.execute(statement + " ORDER BY position", parameters)
             rows = cursor.fetchall()
-        return Batch([recorded(row) for row in rows], through)
+        return Batch([recorded(row) for row in rows], through, head)
 
     def wait(self, after: int, timeout: float) -> bool:
         """Wait, at most `timeout` seconds, for events after `after`; whether there are any."""
@@ -113,3 +136,38 @@ class StoreFeed:
             return True
         self._doorbell.wait(heard, timeout)
         return self.end() > after
+
+
+class PartitionKeys:
+    """The partition keys of streams, which are fixed when a stream is begun. Thread-safe; the
+    latest `limit` answers are remembered."""
+
+    def __init__(self, pool: Pool, limit: int = 10_000) -> None:
+        self._pool = pool
+        self._limit = limit
+        self._known: OrderedDict[UUID, UUID] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def known(self, stream_id: UUID) -> UUID | None:
+        """The partition key of a stream, if it's remembered."""
+        with self._lock:
+            if stream_id in self._known:
+                self._known.move_to_end(stream_id)
+            return self._known.get(stream_id)
+
+    def find(self, stream_id: UUID) -> UUID | None:
+        """The partition key of a stream; None if there is no such stream."""
+        with self._pool.connection() as connection, connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT partition_key FROM events WHERE stream_id = %s AND version = 1",
+                [str(stream_id)],
+            )
+            row = cursor.fetchone()
+        if row is None:
+            return None
+        key: UUID = row[0]
+        with self._lock:
+            self._known[stream_id] = key
+            while len(self._known) > self._limit:
+                self._known.popitem(last=False)
+        return key

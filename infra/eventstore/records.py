@@ -24,13 +24,17 @@ class LedgerEvent(StoredEvent):
 
 
 class Envelope(Struct, frozen=True):
-    """Who asked, for what reason and caused by what: one for all events of a command."""
+    """Who asked, for what reason and caused by what: one for all events of a command.
+
+    `traceparent` is the W3C trace context of the command, where it is traced.
+    """
 
     actor: str
     command_id: UUID
     correlation_id: UUID
     causation_id: UUID | None = None
     reason: str | None = None
+    traceparent: str | None = None
 
 
 NO_ENVELOPE = Envelope(actor="", command_id=NIL, correlation_id=NIL)

@@ -16,7 +16,7 @@ from uuid import UUID
 import msgspec
 from eventsourcing.domain import DomainEventProtocol, Snapshot
 from eventsourcing.persistence import Mapper, StoredEvent, Transcoder
-from eventsourcing.utils import get_topic, resolve_topic
+from eventsourcing.utils import TopicError, get_topic, resolve_topic
 
 from domain.aggregate import LedgerAggregate
 from domain.values import Personal
@@ -129,6 +129,14 @@ def _codec(cls: type, declared: list[dataclasses.Field[Any]]) -> _Codec:
 def event_codec(cls: type) -> _Codec:
     """The codec of an event class. An absent optional field reads as none."""
     return _codec(cls, [f for f in dataclasses.fields(cls) if f.name not in _NOT_IN_BODY])
+
+
+def later_version(topic: str, class_version: int) -> bool:
+    """Whether a later version of the program wrote an event of this topic and version."""
+    try:
+        return class_version > event_codec(resolve_topic(topic)).version
+    except TopicError:  # one that this program does not have
+        return True
 
 
 @cache

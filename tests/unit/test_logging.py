@@ -7,10 +7,13 @@ import json
 import logging
 from collections.abc import Iterator
 from typing import Any, Literal
+from uuid import uuid4
 
 import pytest
 import structlog
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
+from infra import tracing
 from infra.logging import configure, without_secrets
 
 SECRET = "hunter2hunter2"
@@ -90,3 +93,50 @@ def test_less_important_lines_are_left_out() -> None:
     structlog.get_logger("test").info("chatter")
     structlog.get_logger("test").warning("trouble")
     assert [line["event"] for line in _lines(stream)] == ["trouble"]
+
+
+def test_what_a_task_is_bound_to_is_on_all_its_lines() -> None:
+    stream = _written()
+    command = uuid4()
+    with structlog.contextvars.bound_contextvars(command_id=command, worker="relay"):
+        structlog.get_logger("ours").info("hello")
+        logging.getLogger("theirs").warning("careful")
+    structlog.get_logger("ours").info("over")
+    *within, after = _lines(stream)
+    for line in within:
+        assert (line["command_id"], line["worker"]) == (str(command), "relay")
+    assert "command_id" not in after
+
+
+def test_ids_are_plain_on_the_console() -> None:
+    stream = _written("console")
+    command = uuid4()
+    structlog.get_logger("ours").info("hello", command_id=command)
+    assert f"command_id={command}" in stream.getvalue()
+
+
+def test_lines_within_a_span_name_their_trace() -> None:
+    stream = _written()
+    tracing.configure(None, "crm-test", exporter=InMemorySpanExporter())
+    try:
+        with tracing.span("here"):
+            structlog.get_logger("ours").info("hello")
+            logging.getLogger("theirs").warning("careful")
+            trace_id = tracing.trace_id()
+        structlog.get_logger("ours").info("over")
+    finally:
+        tracing.close()
+    *within, after = _lines(stream)
+    assert [line["trace_id"] for line in within] == [trace_id, trace_id]
+    assert "trace_id" not in after
+
+
+def test_a_line_below_the_level_is_not_even_put_together() -> None:
+    stream = _written(level="warning")
+
+    class Costly:
+        def __str__(self) -> str:
+            raise AssertionError
+
+    structlog.get_logger("ours").info("hello", what=Costly())
+    assert stream.getvalue() == ""

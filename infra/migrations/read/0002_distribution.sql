@@ -2,11 +2,13 @@
 
 CREATE TABLE origin (
     projection text PRIMARY KEY,
-    store_epoch uuid NOT NULL
+    store_epoch uuid NOT NULL,
+    filled uuid NOT NULL DEFAULT gen_random_uuid()
 );
 COMMENT ON TABLE origin IS 'The log that filled each projection''s tables.';
 COMMENT ON COLUMN origin.projection IS 'Name of the projection, with its version.';
 COMMENT ON COLUMN origin.store_epoch IS 'Identity of that log: its head''s store_epoch.';
+COMMENT ON COLUMN origin.filled IS 'Another with each filling of the tables, so that who knew the old rows notices.';
 
 CREATE TABLE applied (
     projection text NOT NULL,

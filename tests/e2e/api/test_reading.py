@@ -220,4 +220,4 @@ def test_a_parked_key_is_told(admin: Client, parked: str) -> None:
     assert admin.read("/v1/opportunities")["parked"] == 1
     assert admin.read("/v1/funnel")["parked"] == 1
     assert admin.read("/v1/customers")["parked"] == 0
-    assert 'crm_projection_parked_keys{projection="funnel"} 1.0' in admin.get("/metrics").text
+    assert 'parked_total{projection="funnel"} 1.0' in admin.get("/metrics").text

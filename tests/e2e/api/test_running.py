@@ -34,7 +34,8 @@ def test_metrics_count_requests_by_route_not_by_id(product: Product, admin: Clie
     assert counted in text
     assert 'route="",status="404"' in text
     assert made not in text
-    assert re.search(r'crm_projection_position\{projection="funnel"\} [1-9]', text)
+    assert re.search(r'projection_position\{partition="\d+",projection="funnel"\} [1-9]', text)
+    assert re.search(r"^log_position [1-9]", text, re.MULTILINE)
 
 
 def test_the_reference_page_needs_no_internet(product: Product) -> None:

@@ -236,16 +236,25 @@ def test_a_lock_that_is_freed_in_time_costs_only_a_delay(
     assert future.result(PATIENCE) == Appended(1, 1)
 
 
-def test_events_keep_what_they_were_given(log: Log, log_factory: Factory) -> None:
+@pytest.mark.parametrize(
+    "tracking", [None, Tracking("upstream", 1)], ids=["in one statement", "one by one"]
+)
+def test_events_keep_what_they_were_given(
+    log: Log, log_factory: Factory, tracking: Tracking | None
+) -> None:
     key, stream = uuid4(), uuid4()
-    envelope_ = envelope("somebody", reason="because", causation_id=uuid4())
+    trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    envelope_ = envelope("somebody", reason="because", causation_id=uuid4(), traceparent=trace)
     append = Append(
-        [event(stream, class_version=3)], envelope=envelope_, partition_keys={stream: key}
+        [event(stream, class_version=3)],
+        envelope=envelope_,
+        partition_keys={stream: key},
+        tracking=tracking,
     )
     log_factory.committer.submit(append).result(PATIENCE)
     assert log.rows(
         "SELECT stream_id, class_version, partition_key, actor, command_id, correlation_id,"
-        " causation_id, reason, occurred_at = recorded_at FROM events"
+        " causation_id, reason, traceparent, occurred_at = recorded_at FROM events"
     ) == [
         (
             stream,
@@ -256,6 +265,7 @@ def test_events_keep_what_they_were_given(log: Log, log_factory: Factory) -> Non
             envelope_.correlation_id,
             envelope_.causation_id,
             "because",
+            trace,
             True,
         )
     ]

@@ -177,7 +177,8 @@ def test_a_body_that_does_not_fit_is_a_value_error(body: bytes) -> None:
     ("topic", "body"), [("crm.customer.registered", b"[]"), ("crm.no.such-topic", b"{}")]
 )
 def test_the_feed_gives_what_it_cannot_read(topic: str, body: bytes) -> None:
-    row = (1, uuid4(), 1, topic, uuid4(), NOW, NOW, "", uuid4(), uuid4(), None, None, 1, body)
+    envelope = ("", uuid4(), uuid4(), None, None, None)
+    row = (1, uuid4(), 1, topic, uuid4(), NOW, NOW, *envelope, 1, body)
     event = recorded(row).event
     assert isinstance(event, Undecodable)
     assert event.state == body
