@@ -70,7 +70,7 @@ _FACT = (
     Column("deal_id", "uuid", "The deal that was opened or won."),
     Column("identified", "boolean", "Whether it is known from here on who the customer is."),
     Column("level", "text", "The level from here on."),
-    Column("cause", "text", "Why the customer was lost."),
+    Column("cause", "text", "Why the customer was lost; silence: passively."),
 )
 KIND, DEAL, IDENTIFIED, LEVEL, CAUSE = range(2, 7)
 
@@ -104,7 +104,8 @@ class StandingFold(Fold):
     """Every classification has one value from the customer's first fact on.
 
     - type: prospect → responder (first response) → relationship (order or signed contract, also
-      after a loss) → lost (churned) → relationship (won back);
+      after a loss) → lost (churned; passively, where the cause is silence) → relationship (won
+      back);
     - path: prospect → opportunity (first deal opened) → order → repeat (second order);
     - identification: to_be_identified until it is known who the customer is; from then on what
       the path says: prospect, sales_opportunity, order (user begins with deliveries);
@@ -122,7 +123,11 @@ class StandingFold(Fold):
             (Column("classification", "text NOT NULL", "type, path, identification or level."),),
             (
                 Column("value", "text NOT NULL", "The value."),
-                Column("cause", "text", "Of lost: why."),
+                Column(
+                    "cause",
+                    "text",
+                    "Of lost: why; silence is a passive loss, all others are active.",
+                ),
             ),
             (
                 (
@@ -253,7 +258,7 @@ class LifecycleProjection(Projection):
                 "classification": "type, path, identification or level.",
                 "value": "The value.",
                 "since": "Since when.",
-                "cause": "Of lost: why.",
+                "cause": "Of lost: why; silence is a passive loss, all others are active.",
             },
             f"""SELECT customer_id, classification, value, valid_from, cause
                 FROM standing_period WHERE known_to = {NEWEST} AND valid_to = 'infinity'""",
@@ -265,7 +270,7 @@ class LifecycleProjection(Projection):
                 "customer_id": "The customer.",
                 "classification": "type, path, identification or level.",
                 "value": "The value.",
-                "cause": "Of lost: why.",
+                "cause": "Of lost: why; silence is a passive loss, all others are active.",
                 **PERIOD_COMMENTS,
             },
             """SELECT customer_id, classification, value, cause, valid_from, valid_to, known_from,
@@ -293,7 +298,7 @@ class LifecycleProjection(Projection):
                 "to_value": "The value entered.",
                 "moved_at": "When.",
                 "days": "Days spent in the value left.",
-                "cause": "Of a move to lost: why.",
+                "cause": "Of a move to lost: why; silence: passively.",
             },
             f"""SELECT old.customer_id, old.classification, old.value, new.value, old.valid_to,
                 round(extract(epoch FROM old.valid_to - old.valid_from) / 86400, 6), new.cause

@@ -125,6 +125,7 @@ def _stored(event: Recorded) -> str:
         "correlation_id": event.correlation_id,
         "causation_id": event.causation_id,
         "reason": event.reason,
+        "traceparent": event.traceparent,
         "class_version": class_version,
     }
     try:
@@ -155,6 +156,7 @@ def _restored(row: dict[str, Any]) -> Recorded:
             UUID(row["correlation_id"]),
             None if row["causation_id"] is None else UUID(row["causation_id"]),
             row["reason"],
+            row.get("traceparent"),  # not in what was parked before there were traces
             row["class_version"],
             state,
         ]

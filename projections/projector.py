@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,55 +14,64 @@ import psycopg2
 import structlog
 from psycopg2.extensions import cursor as Cursor  # noqa: N812  (it is a class)
 
-from infra.eventstore.feed import Batch, Recorded, Undecodable, partition_of
+from infra import tracing
+from infra.crashpoints import reach
+from infra.eventstore.feed import Batch, Head, Recorded, partition_of
 from infra.postgres import Pool
-from projections import parking
+from projections import account, offsets, origin, parking
 from projections.collector import CollectorPause
-from projections.projection import (
-    Changes,
-    Fold,
-    Projection,
-    fact_line,
-    instant,
-)
-from projections.states import States
-from projections.writing import make_tables, make_views, refused, use_indexes, use_schema, write
+from projections.folding import Counters, Folding
+from projections.origin import LogBehind, NewerProgram, Origin, OtherLog, RebuildNeeded
+from projections.projection import Projection
+from projections.writing import make_tables, make_views, refused, use_indexes, use_schema
+
+__all__ = [
+    "Counters",
+    "Feed",
+    "LateOwner",
+    "LogBehind",
+    "NewerProgram",
+    "OtherLog",
+    "Projector",
+    "RebuildNeeded",
+]
 
 log = structlog.get_logger(__name__)
 
 
 class LateOwner(RuntimeError):
-    """Another owner moved a partition on meanwhile. Nothing of the batch was written."""
-
-
-class RebuildNeeded(RuntimeError):
-    """The tables were filled by another version of the projection, or for another number of
-    partitions: rebuild it."""
+    """Another owner moved a partition on meanwhile, or the tables were filled anew. Nothing of
+    the batch was written."""
 
 
 class Feed(Protocol):
-    """Where events come from: the log itself, or a broker."""
+    """The log. `read` is needed by `step` alone: with `apply` events come another way."""
 
     def read(self, after: int, limit: int) -> Batch: ...
 
+    def head(self) -> Head: ...
+
 
 @dataclass(slots=True)
-class Counters:
-    """What a projector has done since it was made; only ever grow, but for `parked`."""
+class _Known:
+    """Where the owned partitions are, and the filling of the tables that this is true of."""
 
-    events: int = 0
-    batches: int = 0
-    rows_added: int = 0
-    rows_closed: int = 0
-    late_owner: int = 0
-    refused_batches: int = 0
-    parked: int = 0
+    positions: dict[int, int]
+    origin: Origin
+
+    def goes_on(self, before: _Known) -> bool:
+        """Whether all that was owned before still is, and nobody has moved it meanwhile."""
+        return before.origin == self.origin and before.positions.items() <= self.positions.items()
 
 
 class Projector:
-    """Applies a feed's events to the tables of one projection, for the partitions it owns.
+    """Applies events to the tables of one projection, for the partitions it owns.
 
-    Not thread-safe: one thread calls `step`. Several projectors may share the tables if each owns
+    Two ways: `step` reads them from the feed; `own` and `apply` take what a broker delivered. In
+    both, rows, positions and the account of what was applied change in one transaction, and the
+    positions only from the values they were read at.
+
+    Not thread-safe: one thread calls these. Several projectors may share the tables if each owns
     other partitions; if two own the same, one of them gets LateOwner and loses nothing.
     """
 
@@ -77,8 +87,10 @@ class Projector:
         bi_schema: str | None = "bi",
         batch: int = 10_000,
         cached_facts: int = 60_000,
+        traced: bool = False,
     ) -> None:
-        """`batch`: positions of the log per transaction. `bi_schema` None: without views."""
+        """`batch`: positions of the log per transaction. `bi_schema` None: without views.
+        `traced`: `step` tells each event's trace that it was applied."""
         self.projection = projection
         self.counters = Counters()
         self._feed = feed
@@ -88,15 +100,10 @@ class Projector:
         self._schema = schema
         self._bi_schema = bi_schema
         self._batch = batch
-        each = cached_facts // len(projection.folds)
-        self._states = [States(fold, each) for fold in projection.folds]
-        self._positions: dict[int, int] | None = None
-        self._parked: set[UUID] = set()
-        self._routes: dict[str, tuple[int, Fold, Callable[[Recorded], tuple[str, ...] | None]]] = {
-            topic: (number, fold, extract)
-            for number, fold in enumerate(projection.folds)
-            for topic, extract in fold.extract.items()
-        }
+        self._traced = traced
+        self._folding = Folding(projection, self.counters, cached_facts)
+        self._known: _Known | None = None
+        self._promised: dict[int, int] = {}  # the positions that the caller of `apply` knows
         self._pause = CollectorPause()
         self._ahead: tuple[int, Future[Batch]] | None = None
         self._reader = ThreadPoolExecutor(1, f"{projection.name}-feed")
@@ -104,9 +111,11 @@ class Projector:
     def prepare(self) -> dict[int, int]:
         """Make tables, views and positions where they are missing; the positions by partition.
 
-        The other methods do it when needed. Raises RebuildNeeded when another version of the
-        projection, or one for another number of partitions, filled the tables.
+        The other methods do it when needed. Raises NewerProgram, OtherLog, LogBehind, and
+        RebuildNeeded when another version of the projection, or one for another number of
+        partitions, filled the tables.
         """
+        self.forget()
         with self._pool.connection() as connection, connection, connection.cursor() as cursor:
             use_schema(cursor, self._schema)
             cursor.execute(
@@ -114,20 +123,28 @@ class Projector:
                 [f"{self._schema}.{self.projection.name}"],
             )
             cursor.execute(
-                "SELECT projection, partition FROM position WHERE projection LIKE %s",
+                "SELECT EXISTS (SELECT FROM position WHERE projection LIKE %s)",
                 [f"{self.projection.name}/%"],
             )
-            found: list[tuple[str, int]] = cursor.fetchall()
-            if not found:
+            if not cursor.fetchall()[0][0]:
                 self._create(cursor)
-            elif {name for name, _ in found} != {self.projection.id}:
-                raise RebuildNeeded(f"{found[0][0]} is there, {self.projection.id} is wanted")
-            elif {partition for _, partition in found} != set(range(self._partitions)):
-                raise RebuildNeeded(
-                    f"{self.projection.id} has {len(found)} partitions,"
-                    f" {self._partitions} are wanted"
-                )
-        return self._load_positions()
+            filled = origin.admitted(cursor, self.projection, self._partitions, self._feed.head)
+            cursor.execute(
+                "SELECT partition, position FROM position"
+                " WHERE projection = %s AND partition = ANY(%s)",
+                [self.projection.id, self._owned],
+            )
+            positions = dict(cursor.fetchall())
+            self._folding.load_parked(cursor)
+        self._known = _Known(positions, filled)
+        return dict(positions)
+
+    def _ready(self) -> _Known:
+        if self._known is None:
+            self.prepare()
+        if self._known is None:
+            raise RuntimeError("prepared, and yet not ready")
+        return self._known
 
     def _create(self, cursor: Cursor) -> None:
         make_tables(cursor, self.projection, self._schema, indexes=True)
@@ -136,35 +153,105 @@ class Projector:
             use_schema(cursor, self._schema)
         cursor.execute(
             "INSERT INTO position (projection, partition, position)"
-            " SELECT %s, number, 0 FROM generate_series(0, %s) AS number"
-            " ON CONFLICT DO NOTHING",
+            " SELECT %s, number, 0 FROM generate_series(0, %s) AS number",
             [self.projection.id, self._partitions - 1],
         )
+        origin.begin(cursor, self.projection, self._feed.head())
 
-    def _load_positions(self) -> dict[int, int]:
+    @property
+    def epoch(self) -> UUID:
+        """The log that the read model is of. Raises what `prepare` raises."""
+        return self._ready().origin.epoch
+
+    def own(self, partitions: Collection[int]) -> dict[int, int]:
+        """From now on these partitions, and no others, are this projector's; their positions, read
+        from the database. Raises what `prepare` raises.
+
+        What is in memory of partitions that go on being owned is kept.
+        """
+        before, memory = self._known, self._folding.memory
+        self._owned = sorted(partitions)
+        self.prepare()  # forgets all states
+        now = self._ready()
+        if before is not None and now.goes_on(before):
+            self._folding.remember(memory)
+        self._promised = dict(now.positions)
+        return dict(now.positions)
+
+    def offsets(self, partitions: Collection[int]) -> dict[int, tuple[UUID, int]]:
+        """Where to go on reading partitions of the topic: its id and the first offset not yet
+        read, as last given to `apply`. Missing where nothing is known."""
         with self._pool.connection() as connection, connection, connection.cursor() as cursor:
             use_schema(cursor, self._schema)
-            cursor.execute(
-                "SELECT partition, position FROM position"
-                " WHERE projection = %s AND partition = ANY(%s)",
-                [self.projection.id, self._owned],
-            )
-            self._positions = dict(cursor.fetchall())
-            self._parked = parking.keys(cursor, self.projection.id)
-        self.counters.parked = len(self._parked)
-        return self._positions
+            return offsets.load(cursor, self.projection.name, partitions)
+
+    def apply(
+        self,
+        events: list[Recorded],
+        reached: Mapping[int, int],
+        offsets: Mapping[int, tuple[UUID, int]] | None = None,
+    ) -> None:
+        """Apply events that a broker delivered, in one transaction; afterwards each partition p of
+        `reached` stands at reached[p], and reading goes on at its offset.
+
+        Partitions may come in any interleaving, events of a partition in order, without a hole
+        since the position that `own` told or the last `apply` reached. Events of topics that the
+        projection does not read may be left out; those at or below a position are skipped.
+
+        Raises LateOwner when a partition isn't this projector's any more, or isn't where it was
+        left; then, and after any other error, nothing was written, and `own` tells where to go on.
+        Raises OtherLog, LogBehind, NewerProgram, RebuildNeeded, and what the database raises.
+        """
+        try:
+            after_an_error = self._known is None
+            positions = self._ready().positions
+            if after_an_error and any(positions.get(p) != self._promised.get(p) for p in reached):
+                raise LateOwner(f"{self.projection.id}: not where it was left")
+            if not reached.keys() <= positions.keys():
+                raise LateOwner(f"{self.projection.id}: a partition is not owned any more")
+            moves = {p: (positions[p], max(new, positions[p])) for p, new in reached.items()}
+            unseen = self._delivered(events, moves)
+            self._pause.hold()
+            self._apply(unseen, moves, offsets or {})
+            self._pause.done(more=False)
+        except BaseException as error:
+            self._failed(error)
+            raise
+        self._applied(moves, len(unseen))
+        self._promised.update((partition, new) for partition, (_, new) in moves.items())
+
+    def _delivered(
+        self, events: list[Recorded], moves: dict[int, tuple[int, int]]
+    ) -> list[Recorded]:
+        """The events that are new. Raises ValueError for one beyond what is said to be reached."""
+        unseen = []
+        wants, partitions, nowhere = self._folding.wants, self._partitions, (-1, -1)
+        for event in events:
+            if not wants(event.topic):
+                continue
+            old, new = moves.get(partition_of(event.partition_key, partitions), nowhere)
+            if event.position > new:
+                raise ValueError(f"position {event.position} is beyond what is said to be reached")
+            if event.position > old:
+                unseen.append(event)
+        return unseen
 
     def step(self, limit: int | None = None) -> int:
-        """Apply the next batch; how many positions of the log it covers, 0 when there are none.
+        """Apply the next batch of the feed; how many positions of the log it covers, 0 when there
+        are none.
 
-        Raises LateOwner, after which the next step starts from what the other owner wrote, and
-        whatever the feed or the database raises. A step that raises has written nothing.
+        Raises LateOwner, after which the next step starts from what the other owner wrote, what
+        `prepare` raises, and whatever the feed or the database raises. A step that raises has
+        written nothing.
         """
-        positions = self._positions or self.prepare()
+        positions = self._ready().positions
+        if not positions:
+            return 0
         after = min(positions.values())
         wanted = limit or self._batch
         try:
             batch = self._read(after, wanted)
+            self._demand_same_log(batch.head)
             if batch.through <= after:
                 self._pause.release()
                 self._look_at_parked()
@@ -173,37 +260,54 @@ class Projector:
             events = self._unseen(batch.events, positions)
             more = wanted if batch.through - after >= wanted else 0
             self._pause.hold()
-            self._apply(events, moves, batch.through, more)
+            began = time.time()
+            self._apply(events, moves, {}, ahead=(batch.through, more))
+            if self._traced:
+                name = self.projection.name
+                traces = (event.traceparent for event in events)
+                tracing.finished(f"project {name}", traces, began, {"projection": name})
             self._pause.done(more=more > 0)
         except BaseException as error:
-            self.forget()
-            if isinstance(error, LateOwner):
-                self.counters.late_owner += 1
+            self._failed(error)
             raise
-        for partition, (_, new) in moves.items():
-            positions[partition] = new
-        for states in self._states:
-            states.trim()
-        self.counters.batches += 1
-        self.counters.events += len(events)
+        self._applied(moves, len(events))
         return batch.through - after
 
+    def look(self) -> None:
+        """Ask the log whether it is still the one that filled the tables, and reaches as far: for
+        a broker's reader that has nothing to do. Raises OtherLog and LogBehind."""
+        self._ready()
+        self._demand_same_log(self._feed.head())
+        self._look_at_parked()
+
+    def _demand_same_log(self, head: Head) -> None:
+        known = self._ready()
+        furthest = max(known.positions.values(), default=0)
+        origin.demand_same_log(self.projection.id, known.origin.epoch, furthest, head)
+
+    def _failed(self, error: BaseException) -> None:
+        self.forget()
+        if isinstance(error, LateOwner):
+            self.counters.late_owner += 1
+
+    def _applied(self, moves: dict[int, tuple[int, int]], events: int) -> None:
+        self._ready().positions.update((partition, new) for partition, (_, new) in moves.items())
+        self._folding.trim()
+        self.counters.batches += 1
+        self.counters.events += events
+
     def _look_at_parked(self) -> None:
-        if self._parked:
+        if self._folding.parked:
             with self._pool.connection() as connection, connection, connection.cursor() as cursor:
                 use_schema(cursor, self._schema)
-                self._held(cursor, [])
+                self._folding.look_at_parked(cursor)
 
     def forget(self) -> None:
-        """Drop everything in memory; the next step reads it from the database again."""
-        self._clear()
-        self._positions = None
+        """Drop everything in memory; it is read from the database again when needed."""
+        self._folding.forget()
+        self._known = None
         self._ahead = None
         self._pause.release()
-
-    def _clear(self) -> None:
-        for states in self._states:
-            states.clear()
 
     def close(self) -> None:
         """Wait for the read ahead and stop its thread."""
@@ -211,14 +315,18 @@ class Projector:
         self._pause.release()
         self._reader.shutdown(cancel_futures=True)
 
+    def reached(self) -> dict[int, int]:
+        """The positions of the owned partitions as far as they are in memory; from any thread."""
+        return dict(self._positions or {})
+
     def position(self) -> int:
         """Up to this position of the log, all is applied in the owned partitions."""
-        return min((self._positions or self.prepare()).values())
+        return min(self._ready().positions.values(), default=0)
 
     def position_of(self, partition_key: UUID) -> int:
         """Up to this position of the log, all is applied that belongs to this partition key."""
         partition = partition_of(partition_key, self._partitions)
-        return (self._positions or self.prepare())[partition]
+        return self._ready().positions[partition]
 
     def _read(self, after: int, limit: int) -> Batch:
         ahead, self._ahead = self._ahead, None
@@ -238,160 +346,74 @@ class Projector:
         ]
 
     def _apply(
-        self, events: list[Recorded], moves: dict[int, tuple[int, int]], through: int, more: int
+        self,
+        events: list[Recorded],
+        moves: dict[int, tuple[int, int]],
+        hints: Mapping[int, tuple[UUID, int]],
+        ahead: tuple[int, int] = (0, 0),
     ) -> None:
-        """Fold and write a batch. While it is written, `more` positions after it are read."""
+        """Fold and write a batch. `ahead`: while it is written, so many positions after this one
+        are read from the feed."""
+        folding = self._folding
+        keyed = folding.keyed(events)
+        # Of the events as they came: whether they are applied or parked, and in how many tries,
+        # makes no difference.
+        sums = account.summed((event for _, event in keyed), self._partitions)
         try:
-            with self._transaction(moves) as cursor:
-                changes, failed = self._fold(cursor, events)
+            with self._transaction(moves, hints, sums) as cursor:
+                changes, failed = folding.fold(cursor, keyed)
+                reach("project.in_batch")
+                through, more = ahead
                 if more:
                     self._ahead = (through, self._reader.submit(self._feed.read, through, more))
-                self._write(cursor, changes, failed)
+                folding.write(cursor, changes, failed)
         except (psycopg2.Error, UnicodeEncodeError) as error:
             if not refused(error):
                 raise
             log.warning("batch refused", projection=self.projection.id, error=str(error))
             self.counters.refused_batches += 1
-            self._clear()
-            with self._transaction(moves) as cursor:
-                self._apply_by_key(cursor, _by_key(self._keyed(events)))
+            folding.forget()
+            with self._transaction(moves, hints, sums) as cursor:
+                folding.by_key(cursor, keyed)
 
     @contextmanager
-    def _transaction(self, moves: dict[int, tuple[int, int]]) -> Iterator[Cursor]:
+    def _transaction(
+        self,
+        moves: dict[int, tuple[int, int]],
+        hints: Mapping[int, tuple[UUID, int]],
+        sums: account.Sums,
+    ) -> Iterator[Cursor]:
         """Moves the positions first, which locks them; all or nothing."""
+        filled = self._ready().origin.filled
         with self._pool.connection() as connection, connection, connection.cursor() as cursor:
             use_schema(cursor, self._schema)
             use_indexes(cursor)
             # What a crash of the server may lose here is whole transactions, rows and position.
             cursor.execute("SET LOCAL synchronous_commit TO off")
             partitions = sorted(moves)
+            # Positions can be the same in a set filled anew whose rows are not those in memory.
             cursor.execute(
                 "UPDATE position SET position = moved.new"
                 " FROM unnest(%s::int[], %s::bigint[], %s::bigint[]) AS moved(partition, old, new)"
                 " WHERE position.projection = %s AND position.partition = moved.partition"
-                " AND position.position = moved.old",
+                " AND position.position = moved.old AND EXISTS"
+                " (SELECT FROM origin WHERE origin.projection = %s AND origin.filled = %s)",
                 [
                     partitions,
                     [moves[partition][0] for partition in partitions],
                     [moves[partition][1] for partition in partitions],
                     self.projection.id,
+                    self.projection.id,
+                    filled,
                 ],
             )
             if cursor.rowcount != len(partitions):
                 raise LateOwner(f"{self.projection.id}: another owner moved on")
+            account.enter(cursor, self.projection.id, sums)
+            offsets.save(cursor, self.projection.name, hints)
             yield cursor
-
-    def _keyed(self, events: list[Recorded]) -> list[tuple[UUID, Recorded]]:
-        routes = self._routes
-        return [
-            (routes[event.topic][1].key_of(event), event)
-            for event in events
-            if event.topic in routes
-        ]
-
-    def _fold(self, cursor: Cursor, events: list[Recorded]) -> tuple[list[Changes], list[_Failure]]:
-        """The changes of each fold, and the events that cannot be folded or wait for such a one."""
-        keyed = self._keyed(events)
-        held = self._held(cursor, keyed)
-        self._load(cursor, keyed)
-        changes = [Changes() for _ in self.projection.folds]
-        failed: list[_Failure] = []
-        states, routes = self._states, self._routes
-        for key, recorded in keyed:
-            if held and key in held:
-                failed.append((key, recorded, ""))
-                continue
-            number, _, extract = routes[recorded.topic]
-            try:
-                columns = extract(recorded)
-                if columns is None:
-                    continue
-                fact = (instant(recorded.occurred_at), recorded.position, *columns)
-                state = states[number][key]
-                state.apply(fact, changes[number])
-            except Exception as error:  # noqa: BLE001  (whatever it is, it holds back one key)
-                held = held | {key}
-                failed.append((key, recorded, _reason(recorded, error)))
-                continue
-            changes[number].facts.append(fact_line(state.key, fact))
-        for own, change in zip(states, changes, strict=True):
-            own.grown(len(change.facts))
-        return changes, failed
-
-    def _write(self, cursor: Cursor, changes: list[Changes], failed: list[_Failure]) -> None:
-        write(cursor, self.projection.folds, changes)
-        self._park(cursor, failed)
-        for change in changes:
-            self.counters.rows_added += len(change.added)
-            self.counters.rows_closed += len(change.closed)
-
-    def _held(self, cursor: Cursor, keyed: list[tuple[UUID, Recorded]]) -> set[UUID]:
-        """The keys that wait. Somebody else may have tried them again: if one that this batch is
-        about (or any, if it is about none) waited, look."""
-        if self._parked and (not keyed or any(key in self._parked for key, _ in keyed)):
-            now = parking.keys(cursor, self.projection.id)
-            for key in self._parked - now:
-                for states in self._states:
-                    states.drop(key)
-            self._parked = now
-            self.counters.parked = len(now)
-        return self._parked
-
-    def _load(self, cursor: Cursor, keyed: list[tuple[UUID, Recorded]]) -> None:
-        """States of all keys of a batch, one query for each fold."""
-        routes = self._routes
-        keys: list[dict[int, UUID]] = [{} for _ in self._states]
-        for key, recorded in keyed:
-            keys[routes[recorded.topic][0]][key.int] = key
-        for states, wanted in zip(self._states, keys, strict=True):
-            states.load(cursor, wanted.values())
-
-    def _apply_by_key(self, cursor: Cursor, groups: list[tuple[UUID, list[Recorded]]]) -> None:
-        """Halve a refused batch until the keys whose rows are refused stand alone."""
-        if not groups:
-            return
-        cursor.execute("SAVEPOINT part")
-        try:
-            events = [event for _, events in groups for event in events]
-            self._write(cursor, *self._fold(cursor, events))
-            cursor.execute("RELEASE SAVEPOINT part")
-            return
-        except (psycopg2.Error, UnicodeEncodeError) as error:
-            if not refused(error):
-                raise
-            cursor.execute("ROLLBACK TO SAVEPOINT part")
-            cursor.execute("RELEASE SAVEPOINT part")
-            self._clear()
-            reason = f"{type(error).__name__}: {error}".strip()
-        if len(groups) > 1:
-            middle = len(groups) // 2
-            self._apply_by_key(cursor, groups[:middle])
-            self._apply_by_key(cursor, groups[middle:])
-            return
-        key, events = groups[0]
-        if len(events) > 1:
-            # Parking the first bad one makes the rest of the key wait.
-            middle = len(events) // 2
-            self._apply_by_key(cursor, [(key, events[:middle])])
-            self._apply_by_key(cursor, [(key, events[middle:])])
-            return
-        self._park(cursor, [(key, events[0], reason)])
-
-    def _park(self, cursor: Cursor, failed: list[_Failure]) -> None:
-        if not failed:
-            return
-        for key, recorded, error in failed:
-            if error:
-                log.error(
-                    "event parked",
-                    projection=self.projection.id,
-                    key=str(key),
-                    position=recorded.position,
-                    error=error,
-                )
-        parking.park(cursor, self.projection.id, failed)
-        self._parked = self._parked | {key for key, _, _ in failed}
-        self.counters.parked = len(self._parked)
+            reach("project.before_commit")
+        reach("project.after_commit")
 
     def parked_keys(self) -> list[parking.ParkedKey]:
         """The keys that wait, with the error that each waits for, oldest first."""
@@ -406,8 +428,7 @@ class Projector:
         writes the rows that would have been written then. If an event fails again, those before
         it are applied and the rest waits on. Raises KeyError for a key that is not parked.
         """
-        if self._positions is None:
-            self.prepare()
+        self._ready()
         self.forget()
         try:
             with self._pool.connection() as connection, connection, connection.cursor() as cursor:
@@ -416,24 +437,8 @@ class Projector:
                 events = parking.taken(cursor, self.projection.id, key)
                 if not events:
                     raise KeyError(str(key))
-                self._parked = parking.keys(cursor, self.projection.id)
-                self._apply_by_key(cursor, [(key, events)])
-                return key not in self._parked
+                self._folding.load_parked(cursor)
+                self._folding.by_key(cursor, [(key, event) for event in events])
+                return key not in self._folding.parked
         finally:
             self.forget()
-
-
-_Failure = tuple[UUID, Recorded, str]
-
-
-def _reason(recorded: Recorded, error: Exception) -> str:
-    if isinstance(recorded.event, Undecodable):
-        return recorded.event.error
-    return f"{type(error).__name__}: {error}"
-
-
-def _by_key(keyed: list[tuple[UUID, Recorded]]) -> list[tuple[UUID, list[Recorded]]]:
-    groups: dict[UUID, list[Recorded]] = {}
-    for key, recorded in keyed:
-        groups.setdefault(key, []).append(recorded)
-    return list(groups.items())

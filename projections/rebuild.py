@@ -13,6 +13,7 @@ from psycopg2.errors import LockNotAvailable
 from psycopg2.extensions import cursor as Cursor  # noqa: N812  (it is a class)
 
 from infra.postgres import Pool, quote
+from projections import offsets, origin
 from projections.projection import Fold, PeriodTable, Projection, fact_columns, period_columns
 from projections.projector import Feed, Projector
 from projections.reading import NEWEST
@@ -25,6 +26,9 @@ from projections.writing import (
 )
 
 log = structlog.get_logger(__name__)
+
+_SHARED = ("position", "parked", "applied", "origin")
+"""The tables that all projections share, of which a rebuild fills its own."""
 
 _BATCH = 15_000
 _CACHED_FACTS = 60_000
@@ -82,6 +86,9 @@ class Rebuild:
     projector is held up (its readers are not), the new set is brought to where it is, compared
     with it and moved into its place in one transaction. What an interrupted rebuild left is
     dropped at the next start.
+
+    The new set is of the log that is there now, whatever log filled the live one, and however far
+    that came: this is the way out of OtherLog and LogBehind.
     """
 
     def __init__(
@@ -94,9 +101,11 @@ class Rebuild:
         schema: str = "read",
         bi_schema: str | None = "bi",
         batch: int = _BATCH,
+        backwards: bool = False,
         on_progress: Callable[[int], None] = lambda position: None,
     ) -> None:
-        """`on_progress` is told the position reached after each batch."""
+        """`on_progress` is told the position reached after each batch. `backwards`: also where a
+        later version of the program filled the live set."""
         self._projection = projection
         self._feed = feed
         self._pool = pool
@@ -104,12 +113,13 @@ class Rebuild:
         self._schema = schema
         self._bi_schema = bi_schema
         self._batch = batch
+        self._backwards = backwards
         self._on_progress = on_progress
         self.shadow = shadow_schema(projection, schema)
 
     def run(self) -> Rebuilt:
-        """Fill, compare, swap. Raises RebuildRunning, ReadersInTheWay, and what the database or
-        the feed raises; the live set is then untouched."""
+        """Fill, compare, swap. Raises RebuildRunning, ReadersInTheWay, NewerProgram, and what the
+        database or the feed raises; the live set is then untouched."""
         started = time.monotonic()
         with _only_one(self._pool, self.shadow) as free:
             if not free:
@@ -123,6 +133,7 @@ class Rebuild:
     def _rebuild(self) -> tuple[int, list[Compared]]:
         _drop(self._pool, self.shadow)
         with self._pool.connection() as connection, connection, connection.cursor() as cursor:
+            self._refuse_newer(cursor)
             self._make_shadow(cursor)
         shadow = Projector(
             self._projection,
@@ -153,7 +164,7 @@ class Rebuild:
 
     def _make_shadow(self, cursor: Cursor) -> None:
         cursor.execute(f"CREATE SCHEMA {quote(self.shadow)}")
-        for table in ("position", "parked"):
+        for table in _SHARED:
             cursor.execute(
                 f"CREATE TABLE {quote(self.shadow)}.{table}"
                 f" (LIKE {quote(self._schema)}.{table} INCLUDING ALL)"
@@ -173,12 +184,16 @@ class Rebuild:
             [f"{self._schema}.{self._projection.name}"],
         )
         cursor.execute(
-            "SELECT projection, position FROM position WHERE projection LIKE %s FOR UPDATE",
+            "SELECT projection, partition, position FROM position WHERE projection LIKE %s"
+            " FOR UPDATE",
             [f"{self._projection.name}/%"],
         )
-        live: list[tuple[str, int]] = cursor.fetchall()
+        partitions: list[tuple[str, int, int]] = cursor.fetchall()
+        self._refuse_newer(cursor)
+        live = [(name, position) for name, _, position in partitions]
         if live:
             furthest = max(position for _, position in live)
+            # A log that ends before the live set does ends this, too.
             behind = shadow.position() < furthest
             while shadow.position() < furthest and shadow.step():
                 pass
@@ -190,10 +205,42 @@ class Rebuild:
             compared = [self._compare(cursor, *one, at) for one in _columns(self._projection)]
         for attempt in range(_SWAP_TRIES):
             if self._locked(cursor, attempt):
+                self._forget_hints(cursor, partitions, shadow)
                 self._move(cursor)
                 return compared
             time.sleep(_SWAP_PAUSE)
         raise ReadersInTheWay(f"{self._projection.id}: the tables stayed locked by readers")
+
+    def _refuse_newer(self, cursor: Cursor) -> None:
+        if self._backwards:
+            return
+        cursor.execute(
+            f"SELECT DISTINCT projection FROM {quote(self._schema)}.position"
+            " WHERE projection LIKE %s",
+            [f"{self._projection.name}/%"],
+        )
+        origin.refuse_newer(self._projection, {row[0] for row in cursor.fetchall()})
+
+    def _forget_hints(
+        self, cursor: Cursor, live: list[tuple[str, int, int]], shadow: Projector
+    ) -> None:
+        """Forget where in the topic the live set was, unless that is right for the new one, too.
+
+        What lies before such an offset was applied to the live set. Of the same log and in the
+        same partitions, the new set has all of that, if it is nowhere behind. But if it's of
+        another log, or of one that ends earlier, events that are still to come to it may lie
+        before the offset; and another number of partitions is another topic, or another meaning
+        of it. Then partitions are read from the beginning, and positions sort out what is there.
+        """
+        cursor.execute(
+            "SELECT count(*) FROM origin WHERE projection LIKE %s AND store_epoch <> %s",
+            [f"{self._projection.name}/%", str(shadow.epoch)],
+        )
+        other_log = bool(cursor.fetchall()[0][0])
+        same = {partition for _, partition, _ in live} == set(range(self._partitions))
+        behind = any(position > shadow.position() for _, _, position in live)
+        if other_log or behind or not same:
+            offsets.clear(cursor, self._projection.name)
 
     def _locked(self, cursor: Cursor, attempt: int) -> bool:
         """Try to have the live tables for ourselves.
@@ -245,7 +292,7 @@ class Rebuild:
         if self._bi_schema is not None:
             make_views(cursor, self._projection, read=self._schema, bi=self._bi_schema)
         like = [f"{self._projection.name}/%"]
-        for table in ("position", "parked"):
+        for table in _SHARED:
             cursor.execute(f"DELETE FROM {live}.{table} WHERE projection LIKE %s", like)
             cursor.execute(f"INSERT INTO {live}.{table} SELECT * FROM {new}.{table}")
 

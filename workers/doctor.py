@@ -7,7 +7,6 @@ import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
 from typing import Any
 
 import psycopg2
@@ -17,23 +16,11 @@ from infra.logging import without_secrets
 from infra.migrations import LOG_SCHEMAS, READ_SCHEMAS, MigrationError, check
 from infra.postgres import connect
 from infra.settings import Settings
-from projections.catalogue import PROJECTIONS
+from workers.examining import Finding, read_models
 from workers.wiring import Databases, signing_key_file
 
 LITTLE_SPACE = 1_000_000_000
 """Bytes free on the disk, below which it is a problem."""
-
-FAR_BEHIND = 100_000
-"""Positions that a read model lags, from which on it is a problem."""
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """``good`` False is a problem; the text then says what to do about it."""
-
-    good: bool
-    subject: str
-    text: str
 
 
 def examine(settings: Settings) -> Iterator[Finding]:
@@ -52,7 +39,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
             yield Finding(False, "database", reason)
             return
         yield from _log(settings, addresses)
-        yield from _read_models(settings, addresses)
+        yield from read_models(settings.partitions, addresses)
 
 
 def _files(settings: Settings) -> Iterator[Finding]:
@@ -131,46 +118,6 @@ def _log(settings: Settings, addresses: Databases) -> Iterator[Finding]:
     if overdue:
         text += f"; {overdue:,} are older: crm up deletes them"
     yield Finding(True, "receipts", text)
-
-
-def _read_models(settings: Settings, addresses: Databases) -> Iterator[Finding]:
-    head = _ask(addresses.log, "SELECT position FROM log.head", role="crm_reader")[0][0]
-    rows = _ask(
-        addresses.read,
-        "SELECT projection, count(*), min(position) FROM read.position GROUP BY projection",
-        role="crm_reader",
-    )
-    found = {projection: (partitions, position) for projection, partitions, position in rows}
-    parked = dict(
-        _ask(
-            addresses.read,
-            "SELECT projection, count(DISTINCT key) FROM read.parked GROUP BY projection",
-            role="crm_reader",
-        )
-    )
-    for name, projection in PROJECTIONS.items():
-        subject = f"read model {name}"
-        partitions, position = found.get(projection.id, (0, 0))
-        keys = parked.get(projection.id, 0)
-        if partitions == 0:
-            yield Finding(True, subject, "not filled yet; crm up does it")
-        elif partitions != settings.partitions:
-            yield Finding(
-                True,
-                subject,
-                f"has {partitions} partitions, CRM_PARTITIONS is {settings.partitions};"
-                " crm up rebuilds it",
-            )
-        elif keys:
-            yield Finding(
-                False,
-                subject,
-                f"events of {keys:,} keys could not be applied; see crm parked {name}",
-            )
-        else:
-            behind = head - position
-            text = "up to date" if behind == 0 else f"{behind:,} positions behind"
-            yield Finding(behind < FAR_BEHIND, subject, text)
 
 
 def _ask(

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import structlog
 
 from projections.catalogue import PROJECTIONS
+from projections.origin import LogBehind, NewerProgram, OtherLog, RebuildNeeded
 from projections.projection import Projection
-from projections.projector import LateOwner, Projector, RebuildNeeded
-from projections.rebuild import Rebuild, clean
+from projections.projector import LateOwner, Projector
+from projections.rebuild import Rebuild, RebuildRunning, clean
 from workers.loop import Worker
 from workers.wiring import ReadSide
 
@@ -22,35 +23,76 @@ LONGEST_WAIT = 1.0
 
 
 class Keeper:
-    """One projection's projector. A read model that another version of the program filled, or for
-    another number of partitions, is rebuilt first."""
+    """One projection's projector.
+
+    - A read model that an earlier version of the program filled, or for another number of
+      partitions, is rebuilt first.
+    - One that is of another log, or ahead of this one, is left as it is until somebody decides:
+      ``refused`` then says why and what can be done. It is looked at again all the while.
+    - Where a later version of the program has taken over, ``ended`` is set, and ``step`` must not
+      be called any more.
+    """
 
     def __init__(self, projection: Projection, side: ReadSide, partitions: int) -> None:
+        self.ended = threading.Event()
+        self.refused: str | None = None
         self._projection = projection
         self._side = side
         self._partitions = partitions
         self._tidy = False
         self._feed = side.feed(projection)
-        self._projector = Projector(projection, self._feed, side.pool, partitions=partitions)
+        self._projector = Projector(
+            projection, self._feed, side.pool, partitions=partitions, traced=True
+        )
 
     def step(self) -> int:
-        """Applies the next batch. Raises what the database raises."""
+        """Applies the next batch; how much it did. Raises what the database raises."""
         if not self._tidy:
             clean(self._side.pool, self._projection)
             self._tidy = True
         try:
-            return self._projector.step()
-        except LateOwner:
-            log.debug("another process keeps this read model up", projection=self._projection.id)
+            done = self._step()
+        except (OtherLog, LogBehind) as reason:
+            if self.refused != str(reason):
+                log.error("read model stopped", projection=self._projection.id, reason=str(reason))
+            self.refused = str(reason)
             return 0
+        except NewerProgram as reason:
+            log.info("read model left", projection=self._projection.id, reason=str(reason))
+            self.ended.set()
+            return 0
+        if self.refused is not None:
+            log.info("read model goes on", projection=self._projection.id)
+            self.refused = None
+        return done
+
+    def _step(self) -> int:
+        try:
+            try:
+                return self._projector.step()
+            except LateOwner:
+                log.debug("another process moved it on", projection=self._projection.id)
+                self._projector.prepare()
+                return 0
         except RebuildNeeded as reason:
             log.info("rebuilding", projection=self._projection.id, reason=str(reason))
-            rebuild(self._projection, self._side, self._partitions)
+            try:
+                rebuild(self._projection, self._side, self._partitions)
+            except RebuildRunning:
+                log.info("another process rebuilds it", projection=self._projection.id)
+                self.ended.wait(LONGEST_WAIT)
             return 1
 
     def idle(self) -> None:
         """Waits for events, for a second at most."""
-        self._feed.wait(self._projector.position(), LONGEST_WAIT)
+        if self.refused is not None:
+            self.ended.wait(LONGEST_WAIT)
+        elif not self.ended.is_set():
+            self._feed.wait(self._projector.position(), LONGEST_WAIT)
+
+    def positions(self) -> dict[int, int]:
+        """How far each partition is applied, as far as is known without asking."""
+        return self._projector.reached()
 
     def close(self) -> None:
         self._projector.close()
@@ -68,19 +110,31 @@ def rebuild(projection: Projection, side: ReadSide, partitions: int) -> None:
 
 
 @contextmanager
-def projecting(side: ReadSide, partitions: int, stopped: threading.Event) -> Iterator[list[Worker]]:
-    """All read models are kept up while this is entered; at its end ``stopped`` is set."""
+def projecting(
+    side: ReadSide, partitions: int, stopped: threading.Event
+) -> Iterator[Callable[[], bool]]:
+    """All read models are kept up while this is entered; at its end ``stopped`` is set.
+
+    Yields a function that tells whether all of them are.
+    """
     keepers = [Keeper(projection, side, partitions) for projection in PROJECTIONS.values()]
     workers = [
-        Worker(f"project-{name}", keeper.step, stopped=stopped, idle=keeper.idle)
+        Worker(f"project-{name}", keeper.step, stopped=keeper.ended, idle=keeper.idle)
         for name, keeper in zip(PROJECTIONS, keepers, strict=True)
     ]
+
+    def running() -> bool:
+        alive = all(worker.is_alive() for worker in workers)
+        return alive and all(keeper.refused is None for keeper in keepers)
+
     for worker in workers:
         worker.start()
     try:
-        yield workers
+        yield running
     finally:
         stopped.set()
+        for keeper in keepers:
+            keeper.ended.set()
         side.doorbell.ring()
         for worker in workers:
             worker.join()

@@ -17,8 +17,9 @@ from workers.wiring import databases, read_side
 def rebuild_one(settings: Settings, name: str, reached: Callable[[int, int], None]) -> Rebuilt:
     """Rebuilds the read model ``name``, beside a running product or without one.
 
-    ``reached`` is told the position come to and the end of the log. Raises ``RebuildRunning`` and
-    ``ReadersInTheWay``, and then has changed nothing.
+    Whatever filled the live one: another log, one that went further, or a later version of the
+    program. ``reached`` is told the position come to and the end of the log. Raises
+    ``RebuildRunning`` and ``ReadersInTheWay``, and then has changed nothing.
     """
     projection = PROJECTIONS[name]
     with databases(settings) as addresses, read_side(addresses) as side:
@@ -29,6 +30,7 @@ def rebuild_one(settings: Settings, name: str, reached: Callable[[int, int], Non
             feed,
             side.pool,
             partitions=settings.partitions,
+            backwards=True,
             on_progress=lambda position: reached(position, end),
         ).run()
 

@@ -52,6 +52,14 @@ class Models:
             )
             return cursor.fetchall()
 
+    def account(self) -> list[tuple[Any, ...]]:
+        """(projection, range, events, digest) over all partitions."""
+        rows: list[tuple[Any, ...]] = self.run(
+            "SELECT projection, range, sum(events)::bigint, bit_xor(digest)"
+            " FROM applied GROUP BY projection, range ORDER BY projection, range"
+        )
+        return rows
+
     def ask(self, query: Callable[..., Any], *args: Any, **options: Any) -> Any:
         """A query's answer."""
         with self.pool.connection() as connection:

@@ -12,7 +12,7 @@ from domain.customer import Customer
 from domain.opportunity import Opportunity
 from domain.pipeline import DEFAULT_PIPELINE_ID, DEFAULT_PIPELINE_NAME, DEFAULT_STAGES, Pipeline
 from domain.values import CustomerKind, Money
-from infra.eventstore.feed import Batch, Recorded
+from infra.eventstore.feed import Batch, Head, Recorded
 
 SPACE = UUID("00000000-0000-4000-8000-000000000000")
 START = datetime(2024, 1, 1, 9, tzinfo=UTC)
@@ -33,6 +33,7 @@ class Story:
 
     def __init__(self) -> None:
         self.events: list[Recorded] = []
+        self.epoch = SPACE
         self._versions: dict[UUID, int] = {}
 
     def tell(
@@ -67,6 +68,7 @@ class Story:
             correlation_id=named("story"),
             causation_id=None,
             reason=None,
+            traceparent=None,
             event=event,
         )
         self.events.append(recorded)
@@ -180,4 +182,8 @@ class Story:
 
     def read(self, after: int, limit: int) -> Batch:
         """The story is a feed of itself."""
-        return Batch(self.events[after : after + limit], min(after + limit, len(self.events)))
+        through = min(after + limit, len(self.events))
+        return Batch(self.events[after:through], through, self.head())
+
+    def head(self) -> Head:
+        return Head(len(self.events), self.epoch)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from domain.customer import Customer
-from domain.values import ChurnCause, Level
+from domain.values import ChurnCause, Level, Silence
 from projections import lifecycle
 from projections.lifecycle import VALUES, Classification
 from projections.reading import Moment
@@ -72,6 +72,25 @@ def test_the_whole_way_and_back(models: Models) -> None:
     ]
     cause = models.run("SELECT cause FROM lifecycle_move WHERE to_value = 'lost'")
     assert cause == [("price",)]
+
+
+def test_active_and_passive_losses_are_told_apart(models: Models) -> None:
+    story = Story()
+    acme, zeta = story.customer("acme"), story.customer("zeta")
+    for one in (acme, zeta):
+        story.order(one, day(1))
+    churn(story, acme, day(2))
+    silence = Silence(rule="silence/1:10", since=day(1), days=10, event_id=named("order"))
+    story.tell(zeta, Customer.Churned, day(11), cause=ChurnCause.SILENCE, silence=silence)
+    models.project(story)
+    assert [stands(models, name)["type"] for name in ("acme", "zeta")] == ["lost", "lost"]
+    rows = models.run(
+        "SELECT customer_id, cause FROM customer_standing WHERE value = 'lost' ORDER BY cause"
+    )
+    assert [(str(id_), cause) for id_, cause in rows] == [
+        (str(acme), "price"),
+        (str(zeta), "silence"),
+    ]
 
 
 def test_all_six_levels_are_reached(models: Models) -> None:

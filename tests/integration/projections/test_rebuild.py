@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from infra.eventstore.feed import Batch
+from infra.eventstore.feed import Batch, Head
 from projections import funnel
 from projections.catalogue import PROJECTIONS
 from projections.funnel import FunnelProjection
@@ -84,6 +84,9 @@ def test_a_live_set_that_runs_ahead_is_caught_up_with(models: Models) -> None:
                     pass
             return batch
 
+        def head(self) -> Head:
+            return story.head()
+
     result = models.rebuild(FunnelProjection(), Slow()).run()
     assert result.same
     assert result.position == 200
@@ -152,6 +155,9 @@ def test_an_interrupted_one_leaves_the_live_set_and_is_cleaned_up(models: Models
             if after >= 50:
                 raise ConnectionError("gone")
             return story.read(after, limit)
+
+        def head(self) -> Head:
+            return story.head()
 
     with pytest.raises(ConnectionError):
         models.rebuild(FunnelProjection(), Breaks(), batch=50).run()
