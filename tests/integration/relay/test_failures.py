@@ -1,0 +1,172 @@
+"""What fails on the way is sent again, from the cursor on."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from kafka import KafkaProducer
+from kafka.errors import KafkaTimeoutError
+from kafka.future import Future
+
+import infra.kafka
+import workers.resuming
+from infra.kafka import make_producer
+from infra.metrics import WorkerMetrics
+from tests.integration.relay.ground import Ground
+from workers.publishing import CHECK
+
+
+class _Failed(Future):  # type: ignore[misc]
+    def get(self, timeout: float | None = None) -> None:
+        raise self.exception
+
+
+def losing(ground: Ground, *lost: int) -> Callable[[], KafkaProducer]:
+    """A producer that loses the records of these positions, once, while later ones arrive."""
+    left = set(lost)
+
+    def make() -> KafkaProducer:
+        producer = make_producer(ground.settings)
+        send = producer.send
+
+        def sometimes(topic: str, *, headers: list[tuple[str, bytes]], **record: Any) -> Any:
+            position = int(dict(headers)["ce_position"])
+            if position in left:
+                left.discard(position)
+                return _Failed().failure(KafkaTimeoutError("lost"))
+            return send(topic, headers=headers, **record)
+
+        producer.send = sometimes
+        return producer
+
+    return make
+
+
+def test_after_a_failure_all_since_the_cursor_is_sent_again(ground: Ground):
+    ground.append(0, 0, 1, 0, 2)
+    metrics = WorkerMetrics()
+    ground.carry(ground.relay(producer=losing(ground, 2), metrics=metrics))
+
+    assert ground.events()[0] in ([1, 4, 2, 4], [1, 2, 4], [1, 4, 1, 2, 4])
+    assert ground.applied() == ground.in_log()
+    assert metrics.registry.get_sample_value("relay_failures_total") == 1
+    assert metrics.registry.get_sample_value("relay_published_total") >= 5
+
+
+def test_the_cursor_never_passes_what_was_not_acknowledged(ground: Ground):
+    ground.append(*[0, 1, 2] * 5)
+    relay = ground.relay(producer=losing(ground, 4, 9, 15))
+    reached = 0
+    while reached < ground.end():
+        ground.clock.now += 1
+        relay.step()
+        relay.idle()
+        cursor = ground.cursor()
+        assert cursor is not None
+        assert cursor.position >= reached
+        reached = cursor.position
+        applied = {position for found in ground.applied().values() for position in found}
+        assert set(range(1, reached + 1)) <= applied
+
+
+def test_a_relay_that_dies_before_it_saved_leaves_only_duplicates(ground: Ground):
+    ground.append(0, 1, 0)
+    dying = ground.relay()
+    dying.step()  # sends; nothing is saved but the beginning
+    dying.idle()
+    assert ground.cursor().position == 0
+    ground.holder_died()
+    ground.append(0)
+    ground.carry(ground.relay())
+
+    assert ground.applied() == ground.in_log()
+    assert ground.events()[0] == [1, 3, 1, 3, 4]
+
+
+@pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
+def test_while_kafka_is_away_the_backlog_is_told_and_then_carried(
+    ground: Ground, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(infra.kafka, "BOOTSTRAP_SECONDS", 0.1)
+    metrics = WorkerMetrics()
+    nowhere = ground.settings.model_copy(update={"kafka_bootstrap": "127.0.0.1:1"})
+    outbox = ground.outbox()
+    relay = ground.relay(settings=nowhere, outbox=outbox, metrics=metrics)
+    ground.append(0, 1)
+    for pending in (2, 4):
+        ground.clock.now += 10
+        assert not relay.step()
+        relay.keep()
+        assert metrics.registry.get_sample_value("outbox_pending") == pending
+        ground.append(2, 2)
+    assert metrics.registry.get_sample_value("outbox_oldest_seconds") > 0
+    assert metrics.registry.get_sample_value("relay_lease_held") == 1
+    relay.close()
+    gc.collect()  # the client leaves sockets that could not connect to the collector
+
+    ground.carry(ground.relay(outbox=outbox, metrics=metrics))
+    assert ground.applied() == ground.in_log()
+    ground.relay(outbox=outbox, metrics=metrics).keep()
+    assert metrics.registry.get_sample_value("outbox_pending") == 0
+    assert metrics.registry.get_sample_value("outbox_oldest_seconds") == 0
+
+
+def test_a_topic_made_anew_is_noticed_and_filled_from_the_beginning(ground: Ground):
+    ground.append(0, 1, 2)
+    relay = ground.relay()
+    ground.carry(relay)
+    ground.delete_topic()
+    ground.append(0)
+    ground.clock.now += CHECK
+    relay.step()
+    ground.carry(relay)
+
+    assert ground.applied() == ground.in_log()
+
+
+def test_a_topic_that_was_lost_while_no_relay_ran_is_filled_from_the_beginning(ground: Ground):
+    ground.append(0, 1, 2)
+    first = ground.relay()
+    ground.carry(first)
+    first.close()
+    ground.delete_topic()
+    ground.carry(ground.relay())
+
+    assert ground.events() == {0: [1], 1: [2], 2: [3]}
+
+
+def test_a_partition_that_lost_its_end_is_filled_from_what_its_last_record_proves(
+    ground: Ground, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(workers.resuming, "IN_FLIGHT", 2)
+    ground.append(0, 1, 0, 1, 0, 2)
+    relay = ground.relay()
+    ground.carry(relay)
+    relay.close()
+    # as if two more events of partition 0 had been acknowledged, and were lost with the leader
+    ground.append(0, 0)
+    ground.sql("UPDATE relay SET position = 8, previous = '{8,4,6}', offsets[1] = offsets[1] + 2")
+    ground.carry(ground.relay())
+
+    assert ground.applied() == ground.in_log()
+    # partition 0 ended with the watermark of position 6: all up to 4 is proved to be there
+    assert ground.events() == {0: [1, 3, 5, 5, 7, 8], 1: [2, 4], 2: [6, 6]}
+
+
+def test_a_running_relay_notices_that_a_partition_ends_earlier(ground: Ground):
+    ground.append(0, 1)
+    relay = ground.relay()
+    ground.carry(relay)
+    relay.close()
+    ground.append(0)
+    ground.carry(relay)
+    ground.sql("UPDATE relay SET offsets[1] = offsets[1] + 1000")
+    relay.close()
+    ground.append(1)
+    ground.carry(relay)
+
+    assert ground.applied() == ground.in_log()
+    assert ground.events()[0] == [1, 3, 1, 3]
