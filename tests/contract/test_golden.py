@@ -1,0 +1,201 @@
+"""An event of every version ever written goes through every projection and back through the
+aggregates, the same by the store feed and by Kafka."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from datetime import date
+from decimal import Decimal
+from types import SimpleNamespace
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from domain.campaign import Campaign
+from domain.customer import Customer
+from domain.opportunity import Opportunity
+from domain.pipeline import Pipeline
+from domain.values import (
+    CampaignStatus,
+    ChurnCause,
+    CustomerType,
+    Level,
+    Money,
+    OpportunityStatus,
+    Personal,
+)
+from infra.eventstore.feed import Recorded, Undecodable
+from infra.eventstore.transcoder import event_codec
+from infra.kafka import OUTGOING_COLUMNS, Outgoing, arrived, event_record
+from infra.postgres import connect, quote
+from projections import parking
+from projections.catalogue import PROJECTIONS
+from projections.projection import Projection
+from projections.projector import Projector
+from tests.contract.conftest import OldLog
+from tests.contract.kept import (
+    CLASSES,
+    VERSIONS,
+    closed,
+    golden_rows,
+    read_row,
+    schema,
+    validator,
+)
+
+ROWS = golden_rows()
+ALL = range(1, len(ROWS) + 1)
+
+
+@pytest.fixture
+def golden(old_log: OldLog) -> OldLog:
+    old_log.holds(ROWS)
+    return old_log
+
+
+def test_the_rows_are_a_log() -> None:
+    assert [row["position"] for row in ROWS] == list(ALL)
+    assert {(row["topic"], row["class_version"]) for row in ROWS} == set(VERSIONS)
+    versions: Counter[str] = Counter()
+    for row in ROWS:
+        versions[row["stream_id"]] += 1
+        assert row["version"] == versions[row["stream_id"]]
+    times = [row["recorded_at"] for row in ROWS]
+    assert times == sorted(times)
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row['position']}-{row['topic']}")
+def test_every_row_is_as_described_and_can_be_read(row: dict[str, Any]) -> None:
+    described = schema(row["topic"], row["class_version"])
+    validator(closed(described)).validate(json.loads(row["state"]))
+    event = read_row(row).event
+    assert type(event) is CLASSES[row["topic"]]
+    codec = event_codec(type(event))
+    again = codec.encode(vars(event))
+    if codec.version == row["class_version"]:
+        assert again.decode() == row["state"]
+    else:
+        newest = schema(row["topic"], codec.version)
+        validator(closed(newest)).validate(json.loads(again))
+
+
+@pytest.mark.database
+@pytest.mark.parametrize("projection", PROJECTIONS.values(), ids=lambda one: one.name)
+def test_every_projection_takes_them(golden: OldLog, projection: Projection) -> None:
+    feed = golden.feed()
+    projector = Projector(
+        projection,
+        feed,
+        golden.read_pool,
+        schema=golden.schemas["read"],
+        bi_schema=golden.schemas["bi"],
+        batch=10,
+    )
+    while projector.step():
+        pass
+    assert projector.position() == len(ROWS)
+    assert projector.parked_keys() == []
+    projector.close()
+
+    events = feed.read(0, len(ROWS)).events
+    for fold in projection.folds:
+        extracts = [(fold.extract[e.topic], e) for e in events if e.topic in fold.extract]
+        expected = sum(extract(event) is not None for extract, event in extracts)
+        assert expected > 0
+        table = f"{quote(golden.schemas['read'])}.{fold.facts.name}"
+        assert rows(golden, f"SELECT count(*) FROM {table}") == [(expected,)]
+
+
+def rows(log: OldLog, statement: str) -> list[Any]:
+    connection = connect(log.url, autocommit=True, settings={"timezone": "UTC"})
+    with connection.cursor() as cursor:
+        cursor.execute(f"SET search_path TO {quote(log.schemas['log'])}")
+        cursor.execute(statement)
+        found = cursor.fetchall()
+    connection.close()
+    return found
+
+
+@pytest.mark.database
+def test_kafka_brings_the_same_as_the_store_feed(golden: OldLog) -> None:
+    fed = golden.feed().read(0, len(ROWS)).events
+    epoch = b"00000000-0000-4000-8000-000000000001"
+    for row, expected in zip(
+        rows(golden, f"SELECT {OUTGOING_COLUMNS} FROM events ORDER BY position"), fed, strict=True
+    ):
+        record = event_record(Outgoing(*row), row[0] - 1, epoch)
+        taken = arrived(
+            SimpleNamespace(partition=3, offset=9, headers=record.headers, value=record.value)
+        )
+        assert not isinstance(expected.event, Undecodable)
+        assert (taken.position, taken.epoch) == (expected.position, UUID(epoch.decode()))
+        assert comparable(taken.recorded()) == comparable(expected)
+
+
+def comparable(recorded: Recorded) -> tuple[Recorded, bytes]:
+    """With personal text by its token, since texts that are not opened are all alike."""
+    return recorded, event_codec(type(recorded.event)).encode(vars(recorded.event))
+
+
+@pytest.mark.database
+def test_the_aggregates_are_what_they_were(golden: OldLog) -> None:
+    crm = golden.application()
+    streams = {UUID(row["stream_id"]): row["topic"] for row in reversed(ROWS)}
+    found: dict[str, Any] = {}
+    for stream, topic in streams.items():
+        aggregate = crm.repository.get(stream)
+        assert aggregate.version == max(r["version"] for r in ROWS if r["stream_id"] == str(stream))
+        assert topic.startswith(f"{type(aggregate).TOPIC}.")
+        found[aggregate.name or aggregate.personal_name.text] = aggregate
+
+    acme: Customer = found["Acme \\ Söhne 有限公司"]
+    assert (acme.type, acme.level, acme.won_back) == (CustomerType.RELATIONSHIP, Level.NEW, True)
+    assert (acme.region, acme.source, acme.industry) == (None, "referral", "steel")
+    assert acme.attributes == {
+        "employees": 17, "share": 1.0, "rate": 0.1, "listed": True, "_type_": "uuid", "tier": "gold"
+    }  # fmt: skip
+    assert type(acme.attributes["share"]) is float
+    assert [c.name.text for c in acme.contacts] == ["Trillian Astra", "Arthur Dent"]
+    assert acme.contacts[0].email is not None
+    assert acme.contacts[0].email.text == "trillian@example.org"
+    assert acme.settled == acme.overdue == {"INV-1": Money(Decimal("1000.00"), "CNY")}
+    assert acme.churn_cause is ChurnCause.PRICE
+
+    person: Customer = found["Zaphod B."]
+    assert (person.type, person.churn_cause) == (CustomerType.LOST, ChurnCause.PRODUCT)
+    silent: Customer = found["Sirius Cybernetics"]
+    assert (silent.type, silent.churn_cause) == (CustomerType.LOST, ChurnCause.SILENCE)
+
+    deal: Opportunity = found["rolling mill"]
+    assert deal.status is OpportunityStatus.WON
+    assert deal.contract_amount == Money(Decimal("475000.00"), "CNY")
+    assert (deal.stage, deal.expected_close, deal.owner) == ("bid", date(2024, 5, 31), "seller-8")
+    assert str(deal.chance) == "1E-7"
+    assert deal.review_summary is not None
+    assert deal.review_summary.text == "It went well with Ms Astra."
+    assert deal.purged
+    assert found["spares"].competitor == "unknown"
+    assert found["crane"].status is OpportunityStatus.TERMINATED
+
+    fair: Campaign = found["Trade fair, Köln"]
+    assert fair.status is CampaignStatus.COMPLETED
+    assert fair.costs == {"RE 2024/17": Money(Decimal("12345.67"), "CNY")}
+    framework: Pipeline = found["框架合同"]
+    assert [stage.name for stage in framework.current.stages] == ["prospect", "tender", "award"]
+    assert framework.current.stages[2].approval
+
+
+@pytest.mark.database
+def test_parked_events_come_back_as_they_were(golden: OldLog) -> None:
+    fed, key = golden.feed().read(0, len(ROWS)).events, UUID(int=1)
+    with golden.read_pool.connection() as connection, connection, connection.cursor() as cursor:
+        cursor.execute(f"SET LOCAL search_path TO {quote(golden.schemas['read'])}")
+        parking.park(cursor, "any/1", [(key, event, "broken") for event in fed])
+        taken = parking.taken(cursor, "any/1", key)
+    assert taken == fed
+    for one, other in zip(taken, fed, strict=True):
+        for name, value in vars(other.event).items():
+            if isinstance(value, Personal):
+                assert vars(one.event)[name].sealed == value.sealed
