@@ -38,6 +38,7 @@ from domain.values import (
     Money,
     PaymentKind,
     Severity,
+    Silence,
     Stage,
 )
 
@@ -283,6 +284,24 @@ class CRM(Application[UUID]):
     ) -> Customer:
         customer = self._get(Customer, customer_id)
         customer.churn(cause=cause, at=self._at(occurred_at, customer))
+        return customer
+
+    def churn_silent(
+        self, customer_id: UUID, *, silence: Silence, occurred_at: datetime
+    ) -> Customer:
+        """For the policy. The loss is not dated before what the stream knows last."""
+        customer = self._get(Customer, customer_id)
+        at = max(self._at(occurred_at, customer), customer.last_occurred_on)
+        customer.churn_silent(silence=silence, at=at)
+        return customer
+
+    def start_relationship(
+        self, customer_id: UUID, *, opportunity_id: UUID, occurred_at: datetime
+    ) -> Customer:
+        """For the policy, by a deal won at `occurred_at`; nothing where there is a relationship."""
+        customer = self._get(Customer, customer_id)
+        at = self._at(max(occurred_at, customer.created_on), customer)
+        customer.start_relationship(opportunity_id=opportunity_id, at=at)
         return customer
 
     def win_back(self, customer_id: UUID, *, occurred_at: datetime | None = None) -> Customer:

@@ -12,6 +12,7 @@ from domain.aggregate import LedgerAggregate
 from domain.errors import (
     AlreadyIdentified,
     AlreadyLost,
+    CauseReserved,
     ContactDiffers,
     InvalidAttributes,
     NameMissing,
@@ -34,6 +35,7 @@ from domain.values import (
     PaymentKind,
     Personal,
     Severity,
+    Silence,
     checked_attributes,
     checked_channel,
     optional_text,
@@ -229,10 +231,13 @@ class Customer(LedgerAggregate):
                 aggregate.level_on = self.timestamp
 
     class Churned(Event):
-        """Lost actively: somebody said so."""
+        """Lost actively, because somebody said so, or passively, by a silence."""
 
         TOPIC = "crm.customer.churned"
+        class_version = 2
         cause: ChurnCause
+        silence: Silence | None = None
+        """Of a passive loss what it rests on."""
 
         def apply(self, aggregate: Customer) -> None:
             aggregate.churned_on = self.timestamp
@@ -242,6 +247,10 @@ class Customer(LedgerAggregate):
                 aggregate.type_on = self.timestamp
                 aggregate.level = None
                 aggregate.won_back = False
+
+        @staticmethod
+        def upcast_v1_v2(state: dict[str, Any]) -> None:
+            """Version 2 has passive losses, whose cause a reader of version 1 does not know."""
 
     class WonBack(Event):
         TOPIC = "crm.customer.won-back"
@@ -402,12 +411,24 @@ class Customer(LedgerAggregate):
         self.trigger_event(self.LevelChanged, timestamp=at, level=level, previous=self.level)
 
     def churn(self, *, cause: ChurnCause, at: datetime) -> None:
+        """Actively."""
+        if cause is ChurnCause.SILENCE:
+            raise CauseReserved("silence is found by a policy, not told")
         superseded = at == self.churned_on and not self._is_latest(at, self.type_on)
         if cause is self.churn_cause and (self.type is CustomerType.LOST or superseded):
             return
         if self.type is CustomerType.LOST:
             raise AlreadyLost(f"the customer was lost before, by {self.churn_cause}")
         self.trigger_event(self.Churned, timestamp=at, cause=cause)
+
+    def churn_silent(self, *, silence: Silence, at: datetime) -> None:
+        """Passively. Nothing if there was a purchase, a loss or a win-back after `silence.since`.
+
+        Contracts inside a relationship are not known to this stream: `silence` answers for them.
+        """
+        if self.type_on is None or self.type_on > silence.since:
+            return
+        self.trigger_event(self.Churned, timestamp=at, cause=ChurnCause.SILENCE, silence=silence)
 
     def win_back(self, *, at: datetime) -> None:
         """To relationship, level new."""

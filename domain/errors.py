@@ -12,6 +12,7 @@ DomainError
 │   ├── InvalidDate         a date or time that no business fact has
 │   ├── NaiveTime           a time without an offset
 │   ├── InTheFuture         said to have happened later than now
+│   ├── CauseReserved       a cause of churn that only a policy finds
 │   ├── UnknownStage        not a stage of the pipeline's current revision
 │   └── CompetitorMissing   a loss without the winning competitor ("none", "unknown" will do)
 ├── NotFound
@@ -120,6 +121,10 @@ class NaiveTime(Invalid):
 
 class InTheFuture(Invalid):
     type = "in-the-future"
+
+
+class CauseReserved(Invalid):
+    type = "cause-reserved"
 
 
 class UnknownStage(Invalid):

@@ -12,7 +12,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
 from decimal import Context, Decimal, Inexact, InvalidOperation
 from enum import StrEnum
 from fractions import Fraction
@@ -79,7 +79,7 @@ class Level(StrEnum):
 
 
 class ChurnCause(StrEnum):
-    """R66: why a customer was lost."""
+    """R66: why a customer was lost. All but silence, which a policy finds, are told by somebody."""
 
     PRODUCT = "product"
     SERVICE = "service"
@@ -88,6 +88,7 @@ class ChurnCause(StrEnum):
     CLOSURE = "closure"
     RELATIONSHIP = "relationship"
     OTHER = "other"
+    SILENCE = "silence"
 
 
 class Severity(StrEnum):
@@ -204,6 +205,19 @@ class ExternalId:
     @classmethod
     def of(cls, source: str, id: str) -> ExternalId:
         return cls(text(source, "external_id.source"), text(id, "external_id.id"))
+
+
+@dataclass(frozen=True)
+class Silence:
+    """What a passive loss rests on: no purchase for `days` days after `since`."""
+
+    rule: str
+    """The policy, with its version and configuration."""
+    since: datetime
+    """The last purchase or win-back that was known."""
+    days: int
+    event_id: UUID
+    """Of the event that was recorded of it."""
 
 
 class Personal:

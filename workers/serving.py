@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractAsyncContextManager, ExitStack, contextmanager, nullcontext
 
 import structlog
 import uvicorn
@@ -14,6 +14,7 @@ import uvloop
 from api.app import create_app
 from api.serving import avoid_long_pauses
 from api.tokens import write_admin_token
+from infra import tracing
 from infra.cluster import make_data_dir
 from infra.postgres import Pool
 from infra.settings import Settings
@@ -42,6 +43,8 @@ def api(settings: Settings, told: Callable[[str], None]) -> None:
     """
     make_data_dir(settings.data_dir)
     with ExitStack() as stack:
+        tracing.configure(settings.otlp_endpoint, "crm-api")
+        stack.callback(tracing.close)
         signals = stack.enter_context(Signals())
         listener = stack.enter_context(listening(settings))
         try:
@@ -86,10 +89,14 @@ def serve(
     signals: Signals,
     told: Callable[[str], None],
     running: Callable[[], bool] = lambda: True,
+    beside: Callable[[], AbstractAsyncContextManager[object]] = nullcontext,
 ) -> None:
-    """Serves until the process is told to stop. ``running``: see ``create_app``."""
+    """Serves until the process is told to stop. ``running``: see ``create_app``.
+
+    ``beside`` is entered, on the event loop, while it serves.
+    """
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(settings, addresses, book, listener, signals, told, running))
+        runner.run(_serve(settings, addresses, book, listener, signals, told, running, beside))
 
 
 async def _serve(
@@ -100,6 +107,7 @@ async def _serve(
     signals: Signals,
     told: Callable[[str], None],
     running: Callable[[], bool],
+    beside: Callable[[], AbstractAsyncContextManager[object]],
 ) -> None:
     with ExitStack() as stack:
         pools = {}
@@ -139,15 +147,16 @@ async def _serve(
             if signals.stopped.is_set():
                 return
             avoid_long_pauses()
-            serving = asyncio.create_task(server.serve(sockets=[listener]))
-            while not server.started and not serving.done():
-                await asyncio.sleep(0.01)
-            if signals.stopped.is_set():  # before the server had taken the signals over
-                server.should_exit = True
-            elif server.started:
-                told(f"crm-ledger listens on {_address(listener)}")
-                told(f"The admin token is in {settings.token_file}")
-            await serving
+            async with beside():
+                serving = asyncio.create_task(server.serve(sockets=[listener]))
+                while not server.started and not serving.done():
+                    await asyncio.sleep(0.01)
+                if signals.stopped.is_set():  # before the server had taken the signals over
+                    server.should_exit = True
+                elif server.started:
+                    told(f"crm-ledger listens on {_address(listener)}")
+                    told(f"The admin token is in {settings.token_file}")
+                await serving
         finally:
             await book.commands.close()
 

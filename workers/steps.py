@@ -53,6 +53,9 @@ class Step:
     content: object
     arguments: Mapping[str, Any] = field(default_factory=dict)
     reason: str | None = None
+    correlation_id: UUID | None = None
+    causation_id: UUID | None = None
+    """The event that gave rise to the step, where one did."""
 
 
 def computed_id(*name: str | int) -> UUID:
@@ -87,7 +90,12 @@ class Steps:
         been done all the same; doing it again tells.
         """
         request = Request(
-            actor=actor, key=step.key, hash=self.hash(step.content), reason=step.reason
+            actor=actor,
+            key=step.key,
+            hash=self.hash(step.content),
+            reason=step.reason,
+            correlation_id=step.correlation_id,
+            causation_id=step.causation_id,
         )
 
         def decide() -> Any:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 
 from api.tokens import write_admin_token
+from infra import tracing
 from infra.cluster import make_data_dir
 from infra.settings import Settings
 from workers.loop import Signals
+from workers.policies import configured, policing
 from workers.projecting import projecting
 from workers.serving import housekeeping, listening, serve
 from workers.wiring import databases, ledger, read_side
@@ -21,6 +24,8 @@ def up(settings: Settings, told: Callable[[str], None]) -> None:
     """
     make_data_dir(settings.data_dir)
     with ExitStack() as stack:
+        tracing.configure(settings.otlp_endpoint, "crm-up")
+        stack.callback(tracing.close)
         signals = stack.enter_context(Signals())
         listener = stack.enter_context(listening(settings))
         try:
@@ -31,7 +36,7 @@ def up(settings: Settings, told: Callable[[str], None]) -> None:
             signals.serving = True
         except KeyboardInterrupt:
             return
-        workers = stack.enter_context(projecting(side, settings.partitions, signals.stopped))
+        running = stack.enter_context(projecting(side, settings.partitions, signals.stopped))
         stack.enter_context(housekeeping(settings, book, signals))
         serve(
             settings,
@@ -40,5 +45,6 @@ def up(settings: Settings, told: Callable[[str], None]) -> None:
             listener,
             signals,
             told,
-            running=lambda: all(worker.is_alive() for worker in workers),
+            running=running,
+            beside=partial(policing, configured(settings), addresses, book),
         )

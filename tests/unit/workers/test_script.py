@@ -63,6 +63,8 @@ def test_there_is_something_of_everything() -> None:
         "define_pipeline",
         "define_default_pipeline",
         "revise_pipeline",
+        "churn_silent",
+        "start_relationship",
     }
     assert methods == told
     levels = {line.arguments["level"] for line in lines if line.method == "change_level"}
