@@ -17,6 +17,8 @@ from api.tokens import Scope, Tokens
 from infra import crashpoints, logging
 from infra.cluster import make_data_dir
 from infra.embedded import EmbeddedPostgresError
+from infra.eventstore.outbox import GapInLog, LeaseLost
+from infra.kafka import KafkaUnavailable
 from infra.migrations import MigrationError
 from infra.settings import Settings, SettingsError, load
 from projections.catalogue import PROJECTIONS
@@ -24,7 +26,14 @@ from projections.rebuild import ReadersInTheWay, RebuildRunning
 from workers.demo import run_demo
 from workers.doctor import examine
 from workers.importing import run_import
+from workers.membership import Fenced, WrongPartitions
+from workers.policies import run_policies
+from workers.project import ReadModelRefused, end_with
+from workers.project import project as run_project
 from workers.rebuilding import parked_keys, rebuild_one, retry_key
+from workers.relay import relay as run_relay
+from workers.relay import set_cursor
+from workers.resuming import NoSuchPosition, RelayRefused
 from workers.serving import CannotListen
 from workers.serving import api as run_api
 from workers.up import up as run_up
@@ -46,8 +55,15 @@ def _read_model(name: str) -> str:
     return name
 
 
+def _read_models(names: list[str]) -> list[str]:
+    return [_read_model(name) for name in names]
+
+
 ReadModel = Annotated[
     str, typer.Argument(callback=_read_model, help=f"A read model: {', '.join(PROJECTIONS)}.")
+]
+ReadModels = Annotated[
+    list[str], typer.Argument(callback=_read_models, help=f"Read models: {', '.join(PROJECTIONS)}.")
 ]
 
 
@@ -73,6 +89,45 @@ def up(
 def api() -> None:
     """Take commands and answer reads; relay and project keep the read models up."""
     run_api(_settings(), typer.echo)
+
+
+@cli.command()
+def relay(
+    position: Annotated[
+        int | None,
+        typer.Option(
+            "--from",
+            min=0,
+            help="Have the relays go on after this position of the log, and end.",
+        ),
+    ] = None,
+) -> None:
+    """Carry the log to Kafka. Any number may run: one does it, the others stand by."""
+    settings = _settings()
+    if position is None:
+        run_relay(settings)
+        return
+    try:
+        typer.echo(set_cursor(settings, position))
+    except NoSuchPosition as error:
+        raise typer.BadParameter(str(error), param_hint="--from") from None
+
+
+@cli.command()
+def project(
+    names: ReadModels,
+    workers: Annotated[
+        int, typer.Option(min=1, max=256, help="Processes for each; more than one needs Kafka.")
+    ] = 1,
+    parent: Annotated[int | None, typer.Option(hidden=True)] = None,
+) -> None:
+    """Keep read models up, from Kafka if CRM_KAFKA_BOOTSTRAP names one, else from the log.
+
+    Exit code 0 after being told to stop, or when a later version of the program has taken over.
+    """
+    if parent is not None:
+        end_with(parent)
+    raise typer.Exit(run_project(_settings(), names, workers))
 
 
 @cli.command()
@@ -161,6 +216,15 @@ def demo(
 
 
 @cli.command()
+def policies() -> None:
+    """Move customers by the rules that are switched on (CRM_SILENCE_DAYS), until told to stop.
+
+    Only needed beside crm api: crm up does it by itself.
+    """
+    run_policies(_settings(), typer.echo)
+
+
+@cli.command()
 def token(
     subject: Annotated[
         str, typer.Argument(help="Who it is for: the actor of what is done with it.")
@@ -212,6 +276,13 @@ def main() -> None:
         CannotListen,
         RebuildRunning,
         ReadersInTheWay,
+        RelayRefused,
+        GapInLog,
+        LeaseLost,
+        KafkaUnavailable,
+        ReadModelRefused,
+        Fenced,
+        WrongPartitions,
     ) as error:
         _end(error, 1)
     except psycopg2.OperationalError as error:
