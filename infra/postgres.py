@@ -141,16 +141,20 @@ class Pool:
     def connection(self, timeout: float | None = None) -> Iterator[Connection]:
         """A connection of one's own for a while: committed at the end, rolled back on an error.
 
-        Raises ``PoolTimeout``, ``PoolClosed`` and whatever connecting raises.
+        Raises ``PoolTimeout``, ``PoolClosed`` and whatever connecting raises; where the connection
+        breaks meanwhile, ``OperationalError`` or ``InterfaceError``.
         """
         connection = self._take(self._timeout if timeout is None else timeout)
         try:
             yield connection
             if not self._autocommit:
                 connection.commit()
-        except BaseException:
+        except BaseException as error:
             with suppress(psycopg2.Error):
                 connection.rollback()
+            if type(error) is psycopg2.DatabaseError and error.pgcode is None:
+                # not from the server: what the driver at times calls a connection that broke
+                raise psycopg2.OperationalError(str(error)) from error
             raise
         finally:
             self._give_back(connection)

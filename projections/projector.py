@@ -317,7 +317,8 @@ class Projector:
 
     def reached(self) -> dict[int, int]:
         """The positions of the owned partitions as far as they are in memory; from any thread."""
-        return dict(self._positions or {})
+        known = self._known
+        return {} if known is None else dict(known.positions)
 
     def position(self) -> int:
         """Up to this position of the log, all is applied in the owned partitions."""

@@ -385,7 +385,7 @@ def run_policies(settings: Settings, told: Callable[[str], None]) -> None:
         stack.callback(tracing.close)
         signals = stack.enter_context(Signals())
         try:
-            addresses = stack.enter_context(databases(settings))
+            addresses = stack.enter_context(databases(settings, administering=False))
             book = stack.enter_context(ledger(settings, addresses))
             metrics = stack.enter_context(_metrics(settings))
             signals.serving = True

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from itertools import product
 
 import structlog
 
@@ -67,13 +68,10 @@ def project(settings: Settings, names: Sequence[str], workers: int) -> int:
     if len(wanted) == 1 and workers == 1:
         work(settings, PROJECTIONS[wanted[0]])
         return 0
-    base = settings.instance or socket.gethostname()
+    base, port = settings.instance or socket.gethostname(), settings.metrics_port
     children = [
         Child(name, f"{base}-{number}", None if port is None else port + index)
-        for port in (settings.metrics_port,)
-        for index, (name, number) in enumerate(
-            (name, number) for name in wanted for number in range(workers)
-        )
+        for index, (name, number) in enumerate(product(wanted, range(workers)))
     ]
     return Supervisor(children).run()
 
@@ -91,7 +89,7 @@ def work(settings: Settings, projection: Projection) -> None:
         stack.callback(metrics.close)
         try:
             _serve(settings, metrics)
-            addresses = stack.enter_context(databases(settings))
+            addresses = stack.enter_context(databases(settings, administering=False))
             side = stack.enter_context(read_side(addresses))
             clean(side.pool, projection)
             signals.serving = True

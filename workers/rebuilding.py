@@ -22,7 +22,7 @@ def rebuild_one(settings: Settings, name: str, reached: Callable[[int, int], Non
     ``RebuildRunning`` and ``ReadersInTheWay``, and then has changed nothing.
     """
     projection = PROJECTIONS[name]
-    with databases(settings) as addresses, read_side(addresses) as side:
+    with databases(settings, administering=False) as addresses, read_side(addresses) as side:
         feed = side.feed(projection)
         end = feed.end()
         return Rebuild(
@@ -50,7 +50,7 @@ def retry_key(settings: Settings, name: str, key: UUID) -> bool:
 @contextmanager
 def _projector(settings: Settings, name: str) -> Iterator[Projector]:
     projection = PROJECTIONS[name]
-    with databases(settings) as addresses, read_side(addresses) as side:
+    with databases(settings, administering=False) as addresses, read_side(addresses) as side:
         projector = Projector(
             projection, side.feed(projection), side.pool, partitions=settings.partitions
         )

@@ -48,7 +48,7 @@ def joins_and_leaves(trial: Trial) -> None:
     """20 of them while commands come in: no event is applied twice, and none is left out."""
     deployment = trial.deployment
     model = trial.random.choice(deployment.models)
-    with watching(trial), trial.load() as load:
+    with watching(trial), trial.load(rate=30) as load:
         steps = 20 if not trial.short else 4
         for number in range(steps):
             load.answered(15)

@@ -76,12 +76,12 @@ class Ground:
         trial = Trial(name, self._deployment, seed, short=short)
         try:
             SCENARIOS[name](trial)
-        except BaseException:
-            self.report.add(trial.end(passed=False))
+        except BaseException as failure:
+            self.report.add(trial.end(failure))
             sys.stdout.write(self._deployment.last_words())
             self.close()
             raise
-        self.report.add(trial.end(passed=True))
+        self.report.add(trial.end())
         if trial.spoilt:
             self.close()
 

@@ -12,7 +12,6 @@ from kafka import TopicPartition
 from infra.eventstore.feed import partition_of
 from infra.kafka import Arrived, arrived, make_consumer
 from tests.faults.distributed.deployment import Deployment
-from workers.sieve import Sieve, Verdict
 
 PATIENCE = 60.0
 
@@ -54,7 +53,7 @@ def check_topic(deployment: Deployment, *, in_order: bool = True) -> int:
     for partition, records in read_topic(deployment).items():
         own = [record for record in records if record.epoch == epoch]
         events = [record for record in own if not record.watermark]
-        applied = _applied(own, partition, epoch)
+        applied = _applied(own)
         wanted = [position for position in expected[partition] if position <= end]
         assert applied[: len(wanted)] == wanted, f"partition {partition}: holes or another order"
         repetitions += len(events) - len({record.position for record in events})
@@ -64,10 +63,13 @@ def check_topic(deployment: Deployment, *, in_order: bool = True) -> int:
     return repetitions
 
 
-def _applied(records: Iterable[Arrived], partition: int, epoch: UUID) -> list[int]:
-    sieve = Sieve(epoch, {partition: 0})
-    return [
-        record.position
-        for record in records
-        if sieve.take(record) is Verdict.APPLIED and not record.watermark
-    ]
+def _applied(records: Iterable[Arrived]) -> list[int]:
+    """The positions that a reader comes by: a record that it has seen is dropped, and one whose
+    preceding event it has not seen is not taken."""
+    reached, found = 0, []
+    for record in records:
+        if record.previous <= reached < record.position:
+            reached = record.position
+            if not record.watermark:
+                found.append(reached)
+    return found

@@ -37,6 +37,7 @@ class Outcome:
     faults: int = 0
     lost: int = 0
     passed: bool = False
+    failure: str = ""
 
 
 class Trial:
@@ -132,10 +133,11 @@ class Trial:
         finally:
             connection.close()
 
-    def end(self, *, passed: bool) -> Outcome:
+    def end(self, failure: BaseException | None = None) -> Outcome:
         outcome = self.outcome
         outcome.seconds = round(time.monotonic() - self._begun, 1)
-        outcome.passed = passed
+        outcome.passed = failure is None
+        outcome.failure = "" if failure is None else f"{type(failure).__name__}: {failure}"[:1000]
         for load in self._loads:
             for asked in load.asked:
                 outcome.ok += asked.answer is not None

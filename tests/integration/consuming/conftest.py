@@ -96,7 +96,7 @@ class Relay:
 
     def send(self, records: Iterable[tuple[int, Record]]) -> None:
         """They are in the topic when this returns."""
-        for partition, record in records:
+        sent = [
             self._producer.send(
                 self.settings.kafka_topic,
                 key=record.key,
@@ -105,7 +105,11 @@ class Relay:
                 partition=partition,
                 timestamp_ms=record.timestamp_ms,
             )
+            for partition, record in records
+        ]
         self._producer.flush(20)
+        for one in sent:
+            one.get(20)
 
     def send_all(self) -> None:
         """Every event once, in order, and that these are all."""

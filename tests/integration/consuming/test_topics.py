@@ -13,7 +13,11 @@ from tests.integration.consuming.conftest import PARTITIONS, Group, told
 from tests.integration.projections.story import Story
 from workers.membership import WrongPartitions
 
-pytestmark = pytest.mark.database
+pytestmark = [
+    pytest.mark.database,
+    # A client that is closed while it connects leaves that socket to the collector.
+    pytest.mark.filterwarnings("ignore:Exception ignored in. <socket"),
+]
 
 GroupOf = Callable[[Story], Group]
 
