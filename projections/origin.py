@@ -14,6 +14,7 @@ from uuid import UUID
 from psycopg2.extensions import cursor as Cursor  # noqa: N812  (it is a class)
 
 from infra.eventstore.feed import Head
+from projections import offsets
 from projections.projection import Projection
 
 
@@ -58,10 +59,19 @@ def admitted(
 ) -> Origin:
     """The origin of the read model there is, if it can be carried on from this log.
 
-    Raises what `examined` raises. Takes the log's epoch where none was kept.
+    Raises what `examined` raises. Takes the log's epoch where none was kept, or where nothing was
+    applied yet: who still means to apply events of the former log finds the tables filled anew.
     """
+    known, _ = examined(cursor, projection, partitions, head_now)
+    if known is not None:
+        return known
+    # Somebody may be about to write the first events of the former log.
+    cursor.execute("SELECT FROM position WHERE projection = %s FOR UPDATE", [projection.id])
     known, head = examined(cursor, projection, partitions, head_now)
-    return _adopt(cursor, projection, head) if known is None else known
+    if known is not None:
+        return known
+    offsets.clear(cursor, projection.name)
+    return _adopt(cursor, projection, head)
 
 
 def examined(
@@ -143,7 +153,8 @@ def _accounted(cursor: Cursor, projection: Projection) -> bool:
 def _adopt(cursor: Cursor, projection: Projection, head: Head) -> Origin:
     cursor.execute(
         "INSERT INTO origin (projection, store_epoch) VALUES (%s, %s)"
-        " ON CONFLICT (projection) DO UPDATE SET store_epoch = excluded.store_epoch"
+        " ON CONFLICT (projection) DO UPDATE SET store_epoch = excluded.store_epoch,"
+        " filled = excluded.filled"
         " RETURNING store_epoch, filled",
         [projection.id, head.epoch],
     )

@@ -275,7 +275,8 @@ class Projector:
 
     def look(self) -> None:
         """Ask the log whether it is still the one that filled the tables, and reaches as far: for
-        a broker's reader that has nothing to do. Raises OtherLog and LogBehind."""
+        a broker's reader that has nothing to do. Raises OtherLog and LogBehind, and LateOwner
+        where the log is another one and nothing was applied of the former."""
         self._ready()
         self._demand_same_log(self._feed.head())
         self._look_at_parked()
@@ -284,6 +285,9 @@ class Projector:
         known = self._ready()
         furthest = max(known.positions.values(), default=0)
         origin.demand_same_log(self.projection.id, known.origin.epoch, furthest, head)
+        if known.origin.epoch != head.epoch:
+            # Nothing is applied yet: `prepare` takes the epoch that the log has now.
+            raise LateOwner(f"{self.projection.id}: the log has got another identity")
 
     def _failed(self, error: BaseException) -> None:
         self.forget()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -15,7 +17,7 @@ from kafka.errors import KafkaError
 from infra import tracing
 from infra.crashpoints import reach
 from infra.eventstore.feed import partition_of
-from infra.eventstore.outbox import Cursor, Outbox
+from infra.eventstore.outbox import Cursor, GapInLog, LogChanged, Outbox
 from infra.kafka import (
     Outgoing,
     Record,
@@ -108,8 +110,8 @@ class Publishing:
     def step(self) -> bool:
         """Send what is new, take in what was acknowledged; whether there was anything to do.
 
-        Raises `SendFailed`, `KafkaLost`, `KafkaUnavailable`, `LeaseLost`, `GapInLog` and what the
-        database raises.
+        Raises `SendFailed`, `KafkaLost`, `KafkaUnavailable`, `LeaseLost`, `LogChanged`, `GapInLog`
+        and what the database raises.
         """
         sent = self._send_next()
         acknowledged = self._settle()
@@ -155,11 +157,26 @@ class Publishing:
             return False
         rows = self._outbox.fetch(self._sent, FETCH, FETCH_BYTES)
         if not rows:
-            return False
+            return self._goes_on()
         reach("relay.after_fetch")
         for row in rows:
             self._publish(row)
         reach("relay.after_send")
+        return True
+
+    def _goes_on(self) -> bool:
+        """Whether there are events all the same, since just now. If not, the log has to end with
+        the last one sent: it may lack more than was asked for, or have been restored under us."""
+        head = self._outbox.head()
+        if head.epoch != self._epoch or head.position < self._sent:
+            raise LogChanged(
+                f"position {self._sent:,} of log {self._epoch} was read, now log {head.epoch} ends"
+                f" at {head.position:,}"
+            )
+        if head.position == self._sent:
+            return False
+        if not self._outbox.fetch(self._sent, 1, 0):
+            raise GapInLog(f"the log lacks events after position {self._sent:,}; see crm doctor")
         return True
 
     def _publish(self, row: Outgoing) -> None:
@@ -201,11 +218,13 @@ class Publishing:
         while waiting and waiting[0].answer.is_done:
             partition, position, size, answer = waiting.popleft()
             if answer.failed():
+                self._note_losses(0.0)
                 raise SendFailed(str(answer.exception)) from answer.exception
             offset = answer.value.offset
             if offset >= self._offsets[partition]:
                 self._offsets[partition] = offset + 1
             elif offset >= 0:  # -1: acknowledged as a repetition, whose offset is not told
+                self._note_losses(DRAIN, {partition: offset})
                 raise KafkaLost(
                     f"partition {partition} was at offset {self._offsets[partition]:,}"
                     f" and goes on at {offset:,}"
@@ -218,6 +237,25 @@ class Publishing:
         if events:
             self._metrics.published(events)
         return settled > 0
+
+    def _note_losses(self, patience: float, known: Mapping[int, int] = MappingProxyType({})) -> None:
+        """Save where partitions have gone on although more had been acknowledged. What has come in
+        since may have made them as long as before, so that nobody else could tell any more."""
+        lost = dict(known)
+        until = self._clock() + patience
+        for partition, _, _, answer in self._in_flight:
+            if patience and not answer.is_done:
+                with suppress(KafkaError):
+                    answer.get(timeout=max(0.0, until - self._clock()))
+            if answer.is_done and not answer.failed():
+                offset = answer.value.offset
+                if 0 <= offset < self._offsets[partition]:
+                    lost[partition] = min(offset, lost.get(partition, offset))
+        if lost:
+            cursor = self._cursor()
+            for partition, offset in lost.items():
+                cursor.offsets[partition] = ~offset
+            self._outbox.save(cursor)
 
     def _await(self, timeout: float) -> None:
         answer = self._in_flight[0].answer

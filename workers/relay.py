@@ -16,7 +16,7 @@ from kafka import KafkaProducer
 
 from infra import tracing
 from infra.eventstore.doorbell import Doorbell
-from infra.eventstore.outbox import GapInLog, LeaseLost, Outbox
+from infra.eventstore.outbox import GapInLog, LeaseLost, LogChanged, Outbox
 from infra.ids import new_id
 from infra.kafka import KafkaUnavailable, Topic, make_producer, quiet_client
 from infra.metrics import WorkerMetrics
@@ -42,6 +42,7 @@ _AWAY = (
     KafkaUnavailable,
     SendFailed,
     KafkaLost,
+    LogChanged,
     psycopg2.OperationalError,
     psycopg2.InterfaceError,
 )

@@ -227,18 +227,18 @@ def _after_losses(
             published=cursor.position,
         )
         return beginning(settings, state, head)
-    shrunken = [
-        partition
+    left = {  # partition → up to where it is what it was
+        partition: min(end, was if was >= 0 else ~was)
         for partition, (end, was) in enumerate(zip(state.ends, cursor.offsets, strict=True))
-        if end < was
-    ]
-    if not shrunken:
+        if end < was or was < 0
+    }
+    if not left:
         return cursor
-    position = min(cursor.position, _proved(settings, state, shrunken, head))
+    position = min(cursor.position, _proved(settings, state, left, head))
     log.warning(
         "Kafka has lost records: publishing again",
         topic=settings.kafka_topic,
-        partitions=shrunken,
+        partitions=sorted(left),
         published=cursor.position,
         after=position,
     )
@@ -246,15 +246,14 @@ def _after_losses(
     return replace(cursor, position=position, previous=previous, offsets=list(state.ends))
 
 
-def _proved(settings: Settings, state: TopicState, partitions: Sequence[int], head: Head) -> int:
-    """The position up to which these partitions certainly hold every event.
+def _proved(settings: Settings, state: TopicState, left: Mapping[int, int], head: Head) -> int:
+    """The position up to which partitions certainly hold every event before the offsets in `left`.
 
     When a record was sent, at most `IN_FLIGHT` positions before its own were not acknowledged yet:
     what lies further back lies before it in its partition.
     """
     last = {
-        partition: (max(state.begins[partition], state.ends[partition] - 1), state.ends[partition])
-        for partition in partitions
+        partition: (max(state.begins[partition], end - 1), end) for partition, end in left.items()
     }
     proved = []
     for records in read_range(settings, last).values():

@@ -18,6 +18,11 @@ class LeaseLost(RuntimeError):
     """Another relay publishes now. Nothing was saved."""
 
 
+class LogChanged(RuntimeError):
+    """The log is not the one that was read so far: it was restored. Nothing of it is published
+    until it was held against the saved cursor and the topic."""
+
+
 class GapInLog(RuntimeError):
     """Positions are missing in the log: it was damaged. What comes after them is not published."""
 
@@ -27,7 +32,8 @@ class Cursor:
     """How far the log is in Kafka: every event up to `position` was acknowledged.
 
     By partition: `previous` is the last event's position up to there (0: none), `offsets` the
-    topic's end after what was acknowledged.
+    topic's end after what was acknowledged; a negative one is ~offset, where the partition went on
+    although more had been acknowledged: what lay from there on was lost.
     """
 
     position: int
@@ -92,7 +98,8 @@ class Outbox:
         """Let a standby have the lease at once."""
         if self._epoch is not None:
             try:
-                self._update("expires_at = clock_timestamp()", [])
+                # Without a holder, so that a renewal under way in another thread comes to nothing.
+                self._update("expires_at = clock_timestamp(), holder = NULL", [])
             except LeaseLost:
                 return
             self._epoch = None

@@ -6,7 +6,6 @@ suite itself runs the short part: a few scenarios in a row, each fault once.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -23,7 +22,7 @@ from tests.faults.distributed import (
     version_faults,
 )
 from tests.faults.distributed.deployment import Deployment
-from tests.faults.distributed.trial import Report, Trial, chosen_seed
+from tests.faults.distributed.trial import REPORT, Trial, chosen_seed
 
 pytestmark = pytest.mark.database
 
@@ -67,7 +66,6 @@ class Ground:
     """The deployment that scenarios share. After a failure the next one gets a new one."""
 
     def __init__(self) -> None:
-        self.report = Report()
         self._deployment: Deployment | None = None
 
     def run(self, name: str, seed: str, *, short: bool) -> None:
@@ -77,11 +75,11 @@ class Ground:
         try:
             SCENARIOS[name](trial)
         except BaseException as failure:
-            self.report.add(trial.end(failure))
-            sys.stdout.write(self._deployment.last_words())
-            self.close()
+            REPORT.add(trial.end(failure))
+            deployment, self._deployment = self._deployment, None
+            deployment.__exit__(type(failure))
             raise
-        self.report.add(trial.end())
+        REPORT.add(trial.end())
         if trial.spoilt:
             self.close()
 
@@ -92,14 +90,10 @@ class Ground:
 
 
 @pytest.fixture(scope="module")
-def ground(pytestconfig: pytest.Config) -> Iterator[Ground]:
+def ground() -> Iterator[Ground]:
     ground = Ground()
     yield ground
     ground.close()
-    if ground.report.outcomes:
-        told = pytestconfig.pluginmanager.getplugin("terminalreporter")
-        write = told.write_line if told is not None else sys.stdout.write
-        write(f"\n{ground.report.table()}")
 
 
 @pytest.fixture(scope="module")

@@ -184,3 +184,7 @@ class Report:
             values = "".join(f"{getattr(each, name):>9}" for name in columns)
             lines.append(f"{each.scenario:{width}}{values}  {'' if each.passed else 'FAILED'}")
         return f"seed {total.seed}\n" + "\n".join(line.rstrip() for line in lines)
+
+
+REPORT = Report()
+"""Of the scenarios that this process has run."""

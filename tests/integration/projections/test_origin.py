@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
 
+from infra.eventstore.feed import Recorded, partition_of
+from projections import origin
 from projections.funnel import FunnelProjection
-from projections.projector import LogBehind, NewerProgram, OtherLog, RebuildNeeded
+from projections.projector import LateOwner, LogBehind, NewerProgram, OtherLog, RebuildNeeded
 from tests.integration.projections.conftest import Models
 from tests.integration.projections.story import START, Story, named
 from tests.integration.projections.strategies import random_story
@@ -135,6 +138,76 @@ def test_an_empty_read_model_follows_whatever_log_there_is(models: Models) -> No
     drain(projector)
     assert projector.epoch == story.epoch
     assert models.run("SELECT store_epoch FROM origin")[0][0] == story.epoch
+
+
+def of_partition(story: Story, partition: int) -> list[Recorded]:
+    return [one for one in story.events if partition_of(one.partition_key, 2) == partition]
+
+
+def another_log() -> Story:
+    other = random_story(42, 150)
+    other.epoch = uuid4()
+    return other
+
+
+def test_who_was_about_to_apply_the_former_log_does_not_once_the_next_is_taken(
+    models: Models, story: Story
+) -> None:
+    late = models.projector(FunnelProjection(), story, partitions=2)
+    late.own([0])
+    models.projector(FunnelProjection(), another_log(), partitions=2).own([1])
+    with pytest.raises(LateOwner):
+        late.apply(of_partition(story, 0), {0: 100})
+    assert positions(models) == {0}
+
+
+def test_the_next_log_is_not_taken_while_the_former_is_being_applied(
+    models: Models, story: Story, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late = models.projector(FunnelProjection(), story, partitions=2)
+    late.own([0])
+    events = of_partition(story, 0)
+    examined, looked = origin.examined, []
+
+    def then_applied(*of: Any) -> Any:
+        found = examined(*of)
+        if not looked:
+            looked.append(True)
+            late.apply(events, {0: 100})
+        return found
+
+    monkeypatch.setattr(origin, "examined", then_applied)
+    with pytest.raises(OtherLog):
+        models.projector(FunnelProjection(), another_log(), partitions=2).own([1])
+    assert models.run("SELECT store_epoch FROM origin") == [(story.epoch,)]
+
+
+def test_the_next_log_is_read_from_its_beginning_in_the_topic(models: Models) -> None:
+    empty = Story()
+    projector = models.projector(FunnelProjection(), empty, partitions=2)
+    projector.own([0])
+    projector.apply([], {0: 0}, {0: (TOPIC, 70)})
+    models.projector(FunnelProjection(), another_log(), partitions=2).own([0])
+    assert hints(models) == 0
+
+
+def test_a_projector_at_the_beginning_follows_a_log_that_gets_another_identity(
+    models: Models,
+) -> None:
+    story = Story()
+    projector = models.projector(FunnelProjection(), story)
+    assert projector.step() == 0
+    story.events, story.epoch = another_log().events, uuid4()
+    for way in (projector.step, projector.look):
+        with pytest.raises(LateOwner, match="identity"):
+            way()
+        story.epoch = uuid4()
+        projector.prepare()
+        story.epoch = uuid4()
+    projector.prepare()
+    drain(projector)
+    assert models.run("SELECT store_epoch FROM origin") == [(story.epoch,)]
+    assert projector.step() == 0
 
 
 def test_a_read_model_from_before_there_were_accounts_is_rebuilt(

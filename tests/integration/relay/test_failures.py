@@ -13,10 +13,12 @@ from kafka.future import Future
 
 import infra.kafka
 import workers.resuming
+from infra.eventstore.outbox import GapInLog
 from infra.kafka import make_producer
 from infra.metrics import WorkerMetrics
 from tests.integration.relay.ground import Ground
 from workers.publishing import CHECK
+from workers.resuming import TopicAhead
 
 
 class _Failed(Future):  # type: ignore[misc]
@@ -170,3 +172,59 @@ def test_a_running_relay_notices_that_a_partition_ends_earlier(ground: Ground):
 
     assert ground.applied() == ground.in_log()
     assert ground.events()[0] == [1, 3, 1, 3]
+
+
+def test_partitions_that_lost_their_end_under_the_producer_are_filled_though_they_grew_again(
+    ground: Ground,
+):
+    ground.append(0, 1, 0, 1)
+    relay = ground.relay()
+    ground.carry(relay)
+    # as if two more events had been acknowledged, and were lost with the leader, who goes on with
+    # what the producer sends next
+    ground.append(0, 1)
+    publishing = relay._publishing
+    assert publishing is not None
+    publishing._sent = publishing._acknowledged = 6
+    publishing._previous[:2] = publishing._sent_previous[:2] = [5, 6]
+    publishing._offsets[0] += 1
+    publishing._offsets[1] += 2
+    publishing._save(0)
+    ground.append(*[0, 1] * 5)
+    relay.step()
+    relay.idle()
+    ground.clock.now += 1
+    relay.step()
+    cursor = ground.cursor()
+    assert cursor is not None
+    assert [offset < 0 for offset in cursor.offsets] == [True, True, False]
+
+    relay.close()  # whoever comes next knows of it
+    ground.holder_died()
+    ground.carry(ground.relay())
+    assert ground.applied() == ground.in_log()
+
+
+@pytest.mark.parametrize("end", [3, 2])
+def test_a_log_restored_under_a_running_relay_is_noticed(ground: Ground, end: int):
+    ground.append(0, 1, 2, 0)
+    relay = ground.relay()
+    ground.carry(relay)
+    ground.sql("DELETE FROM events WHERE position > %s", [end])
+    ground.sql("UPDATE head SET position = %s", [end])
+    # The lease and, in a backup made a moment ago, the cursor are of before.
+    ground.sql("UPDATE relay SET position = 2, previous = '{1,2,0}', offsets = '{1,1,0}'")
+    relay.step()
+    ground.clock.now += 1
+    with pytest.raises(TopicAhead):
+        relay.step()
+
+
+def test_events_that_are_missing_in_the_log_are_never_jumped_however_many(ground: Ground):
+    ground.append(0)
+    relay = ground.relay()
+    ground.carry(relay)
+    ground.append(*[0] * 5)
+    ground.sql("DELETE FROM events WHERE position > 1")
+    with pytest.raises(GapInLog, match="after position 1"):
+        relay.step()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from infra.eventstore.outbox import LeaseLost
@@ -123,3 +125,21 @@ def test_only_the_holder_saves(ground: Ground):
     second.release()
     assert first.take()
     assert first.epoch == 3
+
+
+def test_a_renewal_under_way_while_the_lease_is_given_up_comes_to_nothing(
+    ground: Ground, monkeypatch: pytest.MonkeyPatch
+):
+    first, second = ground.outbox("first"), ground.outbox("second")
+    assert first.take()
+    query = first._rows
+
+    def released_meanwhile(*of: Any) -> Any:
+        monkeypatch.setattr(first, "_rows", query)
+        first.release()
+        return query(*of)
+
+    monkeypatch.setattr(first, "_rows", released_meanwhile)
+    with pytest.raises(LeaseLost):
+        first.renew()
+    assert second.take()
