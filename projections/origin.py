@@ -70,7 +70,9 @@ def admitted(
     known, head = examined(cursor, projection, partitions, head_now)
     if known is not None:
         return known
-    offsets.clear(cursor, projection.name)
+    cursor.execute("SELECT FROM origin WHERE projection = %s", [projection.id])
+    if cursor.rowcount:
+        offsets.clear(cursor, projection.name)  # they lie behind records of the former log
     return _adopt(cursor, projection, head)
 
 

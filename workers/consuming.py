@@ -222,8 +222,12 @@ class Consumer:
         assigned = member.assigned()
 
         def ask() -> tuple[dict[int, int], dict[int, tuple[UUID, int]], UUID]:
+            # Others may write, or put another set of tables in place, while this is asked.
+            before = self._projector.offsets(assigned)
             positions = self._projector.own(assigned)
-            return positions, self._projector.offsets(assigned), self._projector.epoch
+            after = self._projector.offsets(assigned)
+            hints = {p: min(before[p], after[p]) for p in before.keys() & after.keys()}
+            return positions, hints, self._projector.epoch
 
         positions, hints, epoch = self._meanwhile(member, ask)
         self._back("PostgreSQL")
@@ -234,11 +238,13 @@ class Consumer:
             for partition, (topic, offset) in hints.items()
             if topic == member.topic_id
         }
-        member.read_from({partition: self._starts.get(partition) for partition in assigned})
         before, self._sieve = self._sieve, Sieve(epoch, positions)
         for partition, hole in before.holes.items():
             if positions.get(partition) == hole.position and before.epoch == epoch:
                 self._sieve.holes[partition] = hole  # its time goes on
+                if self._rewound.get(partition) == hole.position:
+                    self._starts.pop(partition, None)  # nothing says that this came to its end
+        member.read_from({partition: self._starts.get(partition) for partition in assigned})
         for partition in before.positions.keys() - positions.keys():
             self._metrics.disown(self._name, partition)
             self._metrics.group_left(self.group, self._settings.kafka_topic, partition)
@@ -251,12 +257,12 @@ class Consumer:
 
     def _fill_anew(self, member: Membership, reason: str) -> None:
         self._log.info("rebuilding", reason=reason)
+        self._outdated = None  # or so it seems: `own` will tell
         try:
             self._meanwhile(member, self._rebuild)
         except RebuildRunning:
             self._log.info("another process rebuilds")
             self._tire()
-        self._outdated = None  # or so it seems: `own` will tell
 
     def _take_in(self, member: Membership, polled: Mapping[int, list[Any]]) -> int:
         """Apply what the sieve lets through, in one transaction with the positions."""
@@ -330,6 +336,8 @@ class Consumer:
     def _watch_holes(self, member: Membership) -> None:
         overdue, filled = self._holes.look(self._sieve.holes, self._clock())
         for partition in filled:
+            if False:
+                continue  # another worker's now, and open as before
             self._metrics.hole(self._name, partition, False)
             self._log.info("hole filled", partition=partition)
         for partition, hole in overdue.items():

@@ -4,8 +4,9 @@ What holds however often a process is killed, or runs twice:
 
 - Commands are durable before the position moves or a timer is deleted, and their keys are derived
   from the policy and the causing event: giving one again changes nothing.
-- Timers and position are written in one transaction, from the position that was read: of two
-  processes at the same events one writes, the other drops its work.
+- Timers and position are written in one transaction, from the position that was read, and timers
+  are read only as they are there: of two processes at the same events one writes, the other drops
+  its work, and decides nothing from what the first has seen further on.
 - Timers fire only when the log has been taken in to its end. What is recorded while one fires is
   seen by the command itself, or by the policy when it comes to it.
 
@@ -140,7 +141,8 @@ class PolicyWorker:
     def _take_in(self, batch: Batch, written: int) -> int:
         """Returns how many commands were given."""
         events, through = _known(batch)
-        timers = self._memory.timers({event.partition_key for event in events}) if events else {}
+        keys = {event.partition_key for event in events}
+        timers = self._memory.timers(keys, written) if events else {}
         changed: dict[UUID, Timer | None] = {}
         steps: list[Step] = []
         left_out = 0

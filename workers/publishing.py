@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
-from types import MappingProxyType
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -218,13 +217,13 @@ class Publishing:
         while waiting and waiting[0].answer.is_done:
             partition, position, size, answer = waiting.popleft()
             if answer.failed():
-                self._note_losses(0.0)
+                self._note_losses({})
                 raise SendFailed(str(answer.exception)) from answer.exception
             offset = answer.value.offset
             if offset >= self._offsets[partition]:
                 self._offsets[partition] = offset + 1
             elif offset >= 0:  # -1: acknowledged as a repetition, whose offset is not told
-                self._note_losses(DRAIN, {partition: offset})
+                self._note_losses({partition: offset}, DRAIN)
                 raise KafkaLost(
                     f"partition {partition} was at offset {self._offsets[partition]:,}"
                     f" and goes on at {offset:,}"
@@ -238,10 +237,10 @@ class Publishing:
             self._metrics.published(events)
         return settled > 0
 
-    def _note_losses(self, patience: float, known: Mapping[int, int] = MappingProxyType({})) -> None:
-        """Save where partitions have gone on although more had been acknowledged. What has come in
-        since may have made them as long as before, so that nobody else could tell any more."""
-        lost = dict(known)
+    def _note_losses(self, lost: dict[int, int], patience: float = 0.0) -> None:
+        """Save where partitions went on although more had been acknowledged: `lost`, and what else
+        shows within `patience` seconds. They may be as long as before by now, or soon, so that
+        nobody could tell any more."""
         until = self._clock() + patience
         for partition, _, _, answer in self._in_flight:
             if patience and not answer.is_done:

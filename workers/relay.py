@@ -35,6 +35,10 @@ LONGEST_WAIT = 1.0
 LONGEST_PAUSE = 2.0
 """Seconds between two tries to reach Kafka or the log."""
 
+STEADY = 20.0
+"""Seconds without a failure after which a new start counts as well begun: a record that is not
+taken has failed by then."""
+
 STUCK = 60.0
 """Seconds without a step after which the lease is no longer renewed, whatever keeps the step."""
 
@@ -76,7 +80,8 @@ class Relay:
         self._publishing: Publishing | None = None
         self._heard = 0
         self._failures = 0
-        self._try_at = self._stepped_at = clock()
+        self._begun_after = 0  # where the present start began in the log, and when
+        self._try_at = self._stepped_at = self._begun_at = clock()
 
     def step(self) -> bool:
         """Carry on what is new; whether there was anything to do. Raises `RelayRefused` and
@@ -160,7 +165,9 @@ class Relay:
         except BaseException:
             topic.close()
             raise
-        log.info("publishing", topic=cursor.topic, after=cursor.position)
+        if not self._failures:
+            log.info("publishing", topic=cursor.topic, after=cursor.position)
+        self._begun_after, self._begun_at = cursor.position, self._clock()
         return Publishing(
             cursor,
             outbox=self._outbox,
@@ -188,8 +195,12 @@ class Relay:
         self._try_at = self._clock() + min(LONGEST_PAUSE, pause)
 
     def _succeeded(self) -> None:
-        if self._failures:
-            log.info("publishing again", failures=self._failures)
+        """A step that went well says little: what it sent may be refused after it."""
+        publishing = self._publishing
+        if not self._failures or publishing is None:
+            return
+        if publishing.acknowledged > self._begun_after or self._clock() - self._begun_at >= STEADY:
+            log.info("publishing again", failures=self._failures, after=publishing.acknowledged)
             self._failures = 0
 
     def _abandon(self) -> None:

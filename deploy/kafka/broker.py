@@ -52,6 +52,10 @@ class BrokerError(Exception):
     """The broker cannot be used; the message says why, with the end of the broker's own log."""
 
 
+class _EndedEarly(BrokerError):
+    pass
+
+
 class Broker:
     """The broker of ``directory``, from ``start`` to ``stop`` (or in a ``with`` statement).
 
@@ -107,12 +111,23 @@ class Broker:
                 fcntl.flock(use, fcntl.LOCK_SH)  # waits for a keeper that is ending its broker
                 self._use = use
             try:
-                if self.pid is None:
-                    self._launch()
-                self._wait_until_it_answers()
+                self._bring_up()
             except BaseException:
                 self._leave()
                 raise
+
+    def _bring_up(self) -> None:
+        """A second try where it ended as it started: the one before may not have let go of
+        everything yet when the machine is busy."""
+        for last in (False, True):
+            if self.pid is None:
+                self._launch()
+            try:
+                self._wait_until_it_answers()
+                return
+            except _EndedEarly:
+                if last:
+                    raise
 
     def stop(self) -> None:
         """Leaves the broker; it is stopped, cleanly, when nobody else uses it."""
@@ -211,7 +226,7 @@ class Broker:
 
     def _not_dead_nor_late(self, deadline: float) -> None:
         if self.pid is None:
-            raise BrokerError(f"the broker ended as it started:\n{self.last_words()}")
+            raise _EndedEarly(f"the broker ended as it started:\n{self.last_words()}")
         if time.monotonic() > deadline:
             raise BrokerError(f"the broker was not ready in time:\n{self.last_words()}")
 

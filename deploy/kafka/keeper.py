@@ -25,11 +25,21 @@ def main(home: str, command: list[str]) -> None:
     if os.fork():
         os._exit(0)
     os.setsid()
-    signal.signal(signal.SIGCHLD, lambda *_: os._exit(0))  # the broker has ended: nothing to keep
     with open("broker.log", "ab") as log:
         broker = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, preexec_fn=_end_with_me
         )
+
+    def child(*_: object) -> None:
+        """It has ended, and there is nothing to keep; or it was only stopped, or goes on."""
+        code = broker.poll()
+        if code is not None:
+            with open("broker.log", "a", encoding="utf-8") as log:
+                log.write(f"the broker, process {broker.pid}, ended with {code}\n")
+            os._exit(0)
+
+    signal.signal(signal.SIGCHLD, child)
+    child()  # should it have ended before
     with open("pid.new", "w", encoding="ascii") as file:
         file.write(str(broker.pid))
     os.replace("pid.new", "pid")

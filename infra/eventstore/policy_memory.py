@@ -51,14 +51,22 @@ class PolicyMemory:
         position: int = row[0] if row else 0  # None: deleted in between
         return position
 
-    def timers(self, keys: Collection[UUID]) -> dict[UUID, Timer]:
-        """The timers of these keys, by key."""
+    def timers(self, keys: Collection[UUID], at: int) -> dict[UUID, Timer]:
+        """The timers of these keys, by key, as they are at position `at`. Raises `Overtaken` if
+        the position is another: they may have been set by events further on."""
         with self._pool.connection() as connection, connection.cursor() as cursor:
             cursor.execute(
                 f"SELECT {_TIMER} FROM policy_timer WHERE policy = %s AND key = ANY(%s::uuid[])",
                 [self._id, list(keys)],
             )
-            return {row[0]: _timer(*row) for row in cursor.fetchall()}
+            found = {row[0]: _timer(*row) for row in cursor.fetchall()}
+            # After them: who moves the position sets timers in the same transaction.
+            cursor.execute(
+                "SELECT FROM policy_position WHERE policy = %s AND position = %s", [self._id, at]
+            )
+            if cursor.rowcount != 1:
+                raise Overtaken(f"{self._id} is not at position {at} any more")
+        return found
 
     def save(
         self, before: int, through: int, timers: Mapping[UUID, Timer | None], *, left_out: int = 0

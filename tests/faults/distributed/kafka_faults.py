@@ -23,7 +23,7 @@ def restarted(trial: Trial) -> None:
             broker.kill() if number % 2 or trial.short else broker.stop()
             trial.fault()
             load.answered(60)
-            broker.start()
+            deployment.broker.start()
             load.answered(40)
             deployment.drained()
     trial.check()

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 from kafka import KafkaProducer
-from kafka.errors import KafkaTimeoutError
+from kafka.errors import KafkaTimeoutError, TopicAuthorizationFailedError
 from kafka.future import Future
+from structlog.testing import capture_logs
 
 import infra.kafka
 import workers.resuming
@@ -56,6 +57,46 @@ def test_after_a_failure_all_since_the_cursor_is_sent_again(ground: Ground):
     assert ground.applied() == ground.in_log()
     assert metrics.registry.get_sample_value("relay_failures_total") == 1
     assert metrics.registry.get_sample_value("relay_published_total") >= 5
+
+
+def test_a_producer_that_is_always_refused_is_tried_less_and_less_often_until_it_is_not(
+    ground: Ground,
+):
+    refusing = True
+    unanswered: list[Future] = []
+
+    def make() -> KafkaProducer:
+        producer = make_producer(ground.settings)
+        send = producer.send
+
+        def answer(topic: str, **record: Any) -> Any:
+            if not refusing:
+                return send(topic, **record)
+            unanswered.append(Future())
+            return unanswered[-1]
+
+        producer.send = answer
+        return producer
+
+    ground.append(0, 1)
+    metrics = WorkerMetrics()
+    relay = ground.relay(producer=make, metrics=metrics)
+    with capture_logs() as lines:
+        for _ in range(100):  # 20 s
+            relay.step()  # what it sends fails after it, as it does over a network
+            while unanswered:
+                unanswered.pop().failure(TopicAuthorizationFailedError())
+            ground.clock.now += 0.2
+    tries = metrics.registry.get_sample_value("relay_failures_total")
+    assert tries is not None
+    assert 10 <= tries <= 20
+    assert [line["event"] for line in lines].count("publishing failed; commands go on") == 1
+
+    refusing = False
+    with capture_logs() as lines:
+        ground.carry(relay)
+    assert [line["event"] for line in lines] == ["publishing again"]
+    assert ground.applied() == ground.in_log()
 
 
 def test_the_cursor_never_passes_what_was_not_acknowledged(ground: Ground):

@@ -18,7 +18,7 @@ from domain.customer import Customer
 from domain.errors import DomainError
 from domain.policies import Command, Decision, Happened, PassiveLoss, Policy, Timer
 from domain.values import Severity
-from infra.eventstore.feed import StoreFeed
+from infra.eventstore.feed import Batch, StoreFeed
 from infra.eventstore.policy_memory import Overtaken, PolicyMemory
 from infra.kafka import event_id
 from infra.postgres import Pool
@@ -314,6 +314,32 @@ def test_a_timer_that_was_set_anew_is_not_discarded(start: Start, buyer: UUID, l
     process.drain()
     process.memory.discard([old])
     assert timers(log) == [(buyer, NOON + timedelta(days=1) + WAITING)]
+
+
+class Second(Warning_):
+    """A sign of churn on each order after the first: the timer stands for the one before."""
+
+    name = "second"
+
+    def react(self, happened: Happened, timer: Timer | None) -> Sequence[Decision]:
+        planned = Timer(happened.key, happened.occurred_at + WAITING, happened.cause)
+        return (planned,) if timer is None else (planned, *super().react(happened, timer))
+
+
+def test_who_is_overtaken_decides_nothing_from_timers_of_what_it_has_not_seen(
+    start: Start, buyer: UUID, log: Log
+) -> None:
+    late, other = start(Second()), start(Second())
+    read = late.worker._feed.read
+
+    def overtaken(after: int, limit: int) -> Batch:
+        found = read(after, limit)
+        other.drain()
+        return found
+
+    late.worker._feed.read = overtaken  # type: ignore[method-assign]
+    late.drain()
+    assert topics(log) == ["registered", "order-placed"]
 
 
 def test_nothing_is_written_from_a_position_that_was_left(start: Start, log: Log) -> None:

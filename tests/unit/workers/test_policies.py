@@ -144,7 +144,9 @@ class _Memory:
     def position(self) -> int:
         return self._world.at
 
-    def timers(self, keys: set[UUID]) -> dict[UUID, Timer]:
+    def timers(self, keys: set[UUID], at: int) -> dict[UUID, Timer]:
+        if self._world.at != at:
+            raise Overtaken
         return {key: self._world.timers[key] for key in keys if key in self._world.timers}
 
     def save(
