@@ -303,12 +303,19 @@ class Consumer:
                 except NotOurs as reason:
                     self._log.warning("a record that is not of this product", reason=str(reason))
                     continue
+                before = sieve.positions[partition]
                 verdict = sieve.take(found)
                 if verdict is Verdict.APPLIED:
-                    taken.reached[partition] = found.position
                     if found.topic in self._topics:
-                        taken.events.append(found.recorded())
+                        try:
+                            taken.events.append(found.recorded())
+                        except NotOurs as reason:
+                            # What follows it shows the hole that it leaves.
+                            sieve.positions[partition] = before
+                            self._log.error("a record that makes no sense", reason=str(reason))
+                            continue
                         taken.traces.append(found.traceparent)
+                    taken.reached[partition] = found.position
                 elif verdict is Verdict.DUPLICATE:
                     taken.duplicates += 1
                 elif verdict is Verdict.OTHER_EPOCH:
@@ -336,7 +343,7 @@ class Consumer:
     def _watch_holes(self, member: Membership) -> None:
         overdue, filled = self._holes.look(self._sieve.holes, self._clock())
         for partition in filled:
-            if False:
+            if partition not in self._sieve.positions:
                 continue  # another worker's now, and open as before
             self._metrics.hole(self._name, partition, False)
             self._log.info("hole filled", partition=partition)

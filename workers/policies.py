@@ -174,6 +174,8 @@ class PolicyWorker:
         if self._looked is not None and timedelta(0) <= now - self._looked < PAUSE:
             return 0
         due = self._memory.due(now, AT_ONCE)
+        if due and self._memory.position() != self._written:
+            raise Overtaken  # they may be of further back: another process plans anew
         steps = [self._step_of(self._policy.due(timer), timer.cause, "due") for timer in due]
         refusals = self._do(steps)
         fired = [

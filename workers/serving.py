@@ -48,7 +48,7 @@ def api(settings: Settings, told: Callable[[str], None]) -> None:
         signals = stack.enter_context(Signals())
         listener = stack.enter_context(listening(settings))
         try:
-            addresses = stack.enter_context(databases(settings))
+            addresses = stack.enter_context(databases(settings, administering=False))
             book = stack.enter_context(ledger(settings, addresses))
             write_admin_token(settings.token_file, book.tokens)
             signals.serving = True

@@ -116,7 +116,7 @@ def test_without_a_name_a_conversation_begins(
 @pytest.mark.parametrize("name", ["X-Correlation-ID", "X-Causation-ID"])
 @pytest.mark.parametrize(
     "value",
-    ["", "7", "x" * 36, uuid.uuid4().hex, f"{{{uuid.uuid4()}}}", f"{uuid.uuid4()}, {uuid.uuid4()}"],
+    ["", "7", "x" * 36, TRACE, f"{{{uuid.UUID(TRACE)}}}", ", ".join([str(uuid.UUID(TRACE))] * 2)],
 )
 @pytest.mark.parametrize("path", ["/v1/customers", "/v1/bulk"])
 def test_a_conversation_is_named_by_a_uuid(admin: Client, name: str, value: str, path: str) -> None:

@@ -113,3 +113,25 @@ def of(records: list[tuple[int, Record]], partition: int) -> list[int]:
     """Some of the partition's records, not the last ones."""
     mine = [n for n, (owner, _) in enumerate(records) if owner == partition]
     return mine[len(mine) // 2 : len(mine) // 2 + 2]
+
+
+def test_a_record_that_no_relay_wrote_stands_for_no_event(group_of: GroupOf) -> None:
+    """It has an event's position, but what else it says makes no sense."""
+    group = group_of(told(24, 60))
+    records = group.relay.records()
+    wanted = FunnelProjection().topics
+    n = next(n for n, event in enumerate(group.story.events) if n > 20 and event.topic in wanted)
+    partition, record = records[n]
+    headers = [(name, b"now" if name == "ce_time" else value) for name, value in record.headers]
+    group.relay.send([*records[:n], (partition, record._replace(headers=headers))])
+    group.relay.send(records[n + 1 :])
+    group.relay.send(group.relay.watermarks(len(records)))
+    worker = group.worker(patience=PATIENT)
+    others = set(range(PARTITIONS)) - {partition}
+    group.until(lambda: all(group.positions()[p] == len(records) for p in others), worker)
+    group.until(lambda: partition in worker._sieve.holes, worker)
+    assert group.positions()[partition] <= n
+    group.relay.send(records[n:])
+    group.relay.send(group.relay.watermarks(len(records)))
+    group.carry(worker)
+    group.check()

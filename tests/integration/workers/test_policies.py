@@ -26,6 +26,7 @@ from infra.settings import SettingsError
 from tests.integration.eventstore import fixtures
 from tests.integration.eventstore.products import NOON, Product
 from tests.integration.eventstore.stepping import Log
+from workers import policies
 from workers.cli import cli
 from workers.policies import PolicyWorker, give_all, policing, run_policies
 from workers.steps import LogUnreachable, Step, Steps
@@ -357,8 +358,27 @@ def test_switched_to_other_days_it_plans_anew(start: Start, buyer: UUID, log: Lo
     start(Warning_()).memory.position()
     start(PassiveLoss(20)).drain()
     assert timers(log) == [(buyer, NOON + timedelta(days=20))]
-    policies = log.rows("SELECT policy FROM policy_position ORDER BY policy")
-    assert policies == [("silence/1:20",), ("warning/1",)]
+    found = log.rows("SELECT policy FROM policy_position ORDER BY policy")
+    assert found == [("silence/1:20",), ("warning/1",)]
+
+
+def test_timers_that_another_process_plans_anew_do_not_fire_half_way(
+    start: Start, buyer: UUID, log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    idle = at(start(), NOON + timedelta(days=5))
+    idle.do(idle.product.order(buyer, "2"))
+    idle.drain()
+    start(PassiveLoss(20)).memory.forget_others()
+    monkeypatch.setattr(policies, "BATCH", 2)
+    start().worker.step()  # as far as the first order
+    monkeypatch.undo()
+    assert timers(log) == [(buyer, NOON + WAITING)]
+    given: list[None] = []
+    idle.giving = lambda: given.append(None)
+    at(idle, NOON + WAITING).drain()
+    assert given == []
+    idle.drain()
+    assert timers(log) == [(buyer, NOON + timedelta(days=5) + WAITING)]
 
 
 def test_a_log_that_is_away_only_delays(start: Start, buyer: UUID, log: Log) -> None:
