@@ -20,6 +20,7 @@ from starlette.routing import Match
 from domain.errors import AlreadyExists, DomainError, Invalid, NeedsApproval, NotFound, Refused
 from infra import commands as write_path
 from infra.eventstore.records import OutcomeUnknown
+from infra.vault import WrongMasterKey
 
 PROBLEM = "urn:crm-ledger:problem:"
 PROBLEM_JSON = "application/problem+json"
@@ -264,6 +265,12 @@ RULES: Mapping[type[Exception], Rule] = {
     write_path.StoreUnavailable: Rule(
         503, "The store cannot be reached", "store-unavailable", RETRY_AFTER
     ),
+    WrongMasterKey: Rule(
+        503,
+        "Personal data cannot be opened here",
+        "wrong-master-key",
+        {"Retry-After": "60"},
+    ),
 }
 """Looked up along an error's ancestors: the nearest counts."""
 
@@ -281,6 +288,8 @@ def problem_of(error: Exception) -> Problem:
     for ancestor in type(error).__mro__:
         rule = RULES.get(ancestor)
         if rule is not None:
+            if isinstance(error, WrongMasterKey):
+                log.error("wrong master key; see crm doctor")
             return _told(error, rule)
     log.error("unexpected error", exc_info=error)
     return INTERNAL

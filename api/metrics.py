@@ -12,6 +12,7 @@ from prometheus_client import (
     Gauge,
     Histogram,
     ProcessCollector,
+    disable_created_metrics,
     generate_latest,
 )
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -24,6 +25,9 @@ _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5
 _METHODS = frozenset({"GET", "POST", "HEAD", "OPTIONS", "PUT", "PATCH", "DELETE"})
 _UNTRACED = frozenset({"/metrics", "/health/live", "/health/ready"})
 """Asked every few seconds, by machines that never look at a trace."""
+
+# a series more for each, of no use to alerts and dashboards
+disable_created_metrics()  # type: ignore[no-untyped-call]
 
 
 class Metrics:
@@ -40,7 +44,8 @@ class Metrics:
             registry=self._registry,
         )
         self._children: dict[tuple[str, str, int], Histogram] = {}
-        self._head = Gauge("log_position", "Position of the last event.", registry=self._registry)
+        self._head = Gauge("log_position", "Position of the last event.", registry=None)
+        self._head_known = False
         self._position = Gauge(
             "projection_position",
             "Position of the log up to which a partition's events are applied.",
@@ -68,8 +73,14 @@ class Metrics:
         partitions: Mapping[str, Mapping[int, int]],
         parked: Mapping[str, int],
     ) -> None:
-        """The end of the log and, by projection, its partitions' positions and parked keys."""
+        """The end of the log and, by projection, its partitions' positions and parked keys.
+
+        None of them is exported before the first call.
+        """
         self._head.set(head)
+        if not self._head_known:
+            self._registry.register(self._head)
+            self._head_known = True
         for name, positions in partitions.items():
             for partition, position in positions.items():
                 self._position.labels(name, partition).set(position)

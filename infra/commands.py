@@ -503,11 +503,18 @@ class Commands:
                 partition_keys={aggregate.id: aggregate.partition_key for aggregate in pending},
                 receipt=receipt,
             )
-            appended = await self._asking_the_store(
-                self._recorder.committer.submit_from_loop(append)
-            )
+            outcome: Appended | Receipt
+            try:
+                outcome = await self._asking_the_store(
+                    self._recorder.committer.submit_from_loop(append)
+                )
+            except AlreadyDone as before:
+                outcome = before.receipt  # which is no failure: it leaves the span as an answer
             if tracing.enabled():
-                span.note(_told(append, appended))
+                span.note(_told(append, outcome))
+        if isinstance(outcome, Receipt):
+            raise AlreadyDone(outcome)
+        appended = outcome
         if receipt is not None:
             self._recent[receipt.scope, receipt.key] = structs.replace(
                 receipt, position=appended.last
@@ -577,11 +584,12 @@ def _ms_since(began: float) -> float:
     return round((time.monotonic() - began) * 1000, 1)
 
 
-def _told(append: Append, appended: Appended) -> tracing.Attributes:
-    """What a trace says of a recording."""
-    return {
+def _told(append: Append, outcome: Appended | Receipt) -> tracing.Attributes:
+    """What a trace says of a recording, or of a key that had a receipt already."""
+    told: dict[str, str | int] = {
         "crm.command_id": str(append.envelope.command_id),
         "crm.correlation_id": str(append.envelope.correlation_id),
-        "crm.position": appended.last,
-        "crm.events": appended.count,
     }
+    if isinstance(outcome, Appended):
+        return {**told, "crm.position": outcome.last, "crm.events": outcome.count}
+    return {**told, "crm.position": outcome.position, "crm.events": 0}

@@ -20,10 +20,11 @@ from uuid import UUID
 from kafka import ConsumerRebalanceListener, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import KafkaAdminClient, NewTopic, OffsetSpec
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
-from kafka.errors import KafkaError, TopicAlreadyExistsError
+from kafka.errors import KafkaError, KafkaTimeoutError, TopicAlreadyExistsError, for_code
 from kafka.net.compat import KafkaNetClient
 
 from infra.eventstore.feed import Recorded, recorded
+from infra.reachability import why_not_reached
 from infra.settings import Settings
 
 Headers = list[tuple[str, bytes]]
@@ -304,7 +305,8 @@ def speaking() -> Iterator[None]:
 
 def _connected(kind: Callable[..., Any], **options: Any) -> Any:
     """A client. One that cannot connect would leave its thread and sockets behind: they are closed
-    by way of the part that holds them."""
+    by way of the part that holds them. What `KafkaUnavailable` says then is what a connection of
+    our own has met with."""
     parts: list[Any] = []
 
     def part(**given: Any) -> Any:
@@ -318,11 +320,18 @@ def _connected(kind: Callable[..., Any], **options: Any) -> Any:
     with speaking():
         try:
             return kind(**options, kafka_client=part)
-        except BaseException:
+        except BaseException as error:
             for one in parts:
                 with suppress(Exception):
                     one.close()
-            raise
+            if not isinstance(error, KafkaTimeoutError):
+                raise
+            why = why_not_reached(
+                options["bootstrap_servers"][0],
+                tls=options["security_protocol"].endswith("SSL"),
+                ca_file=options.get("ssl_cafile"),
+            )
+            raise KafkaUnavailable(f"{error}; {why}") from error
 
 
 def make_producer(settings: Settings) -> KafkaProducer:
@@ -440,7 +449,7 @@ class Topic:
             if found["error_code"] == _UNKNOWN_TOPIC:
                 return None
             if found["error_code"]:
-                raise KafkaUnavailable(f"topic {self._name}: error {found['error_code']}")
+                raise KafkaUnavailable(f"topic {self._name}: {_named(found['error_code'])}")
             every = [TopicPartition(self._name, n) for n in range(len(found["partitions"]))]
             ends = self._admin.list_partition_offsets(dict.fromkeys(every, OffsetSpec.LATEST))
             begins = self._admin.list_partition_offsets(dict.fromkeys(every, OffsetSpec.EARLIEST))
@@ -479,6 +488,12 @@ class Topic:
 
 
 _UNKNOWN_TOPIC = 3
+
+
+def _named(code: int) -> str:
+    """An error that a broker answered with, by the name that Kafka's documentation has for it."""
+    name = for_code(code).message
+    return f"error {code}" if name == "UNKNOWN" else f"{name} (error {code})"
 
 
 def ensure_topic(settings: Settings) -> TopicState:

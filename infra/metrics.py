@@ -11,6 +11,7 @@ from prometheus_client import (
     Counter,
     Gauge,
     ProcessCollector,
+    disable_created_metrics,
     start_http_server,
 )
 
@@ -19,6 +20,9 @@ _OF_PARTITION = ("projection", "partition")
 _OF_PROJECTION = ("projection",)
 
 M = TypeVar("M", Gauge, Counter)
+
+# a series more for each counter, of no use to alerts and dashboards
+disable_created_metrics()  # type: ignore[no-untyped-call]
 
 
 class WorkerMetrics:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import ssl
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
@@ -67,6 +68,29 @@ def _database_url(url: SecretStr) -> SecretStr:
     return url
 
 
+_ADDRESS = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\s:,/@\[\]]+):([0-9]{1,5})")
+
+
+def _addresses(text: str) -> str:
+    for one in text.split(","):
+        match = _ADDRESS.fullmatch(one.strip())
+        if match is None or not 0 < int(match[2]) < 65536:
+            raise ValueError("is not a list of addresses, as kafka-1:9092,kafka-2:9092")
+    return text
+
+
+def _certificates(path: Path) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    try:
+        context.load_verify_locations(path)
+    except ssl.SSLError:
+        pass
+    except OSError as error:
+        raise ValueError(f"cannot be read: {error.strerror or type(error).__name__}") from None
+    if not context.cert_store_stats()["x509"]:
+        raise ValueError("holds no certificates in PEM")
+
+
 AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
 DatabaseUrl = Annotated[SecretStr, AfterValidator(_database_url)]
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
@@ -121,7 +145,7 @@ class Settings(BaseSettings):
     pool_size: int = Field(
         10, ge=1, le=500, description="largest number of database connections for reading"
     )
-    kafka_bootstrap: Text | None = Field(
+    kafka_bootstrap: Annotated[Text, AfterValidator(_addresses)] | None = Field(
         None,
         description="Kafka, as host:port,…; without it read models are filled from the log itself",
     )
@@ -140,8 +164,10 @@ class Settings(BaseSettings):
     kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
         "SCRAM-SHA-512", description="how to log in to Kafka, where the protocol is a SASL one"
     )
-    kafka_username: Text | None = Field(None, description="login at Kafka")
-    kafka_password: SecretStr | None = Field(None, description="password at Kafka")
+    kafka_username: Text | None = Field(None, validate_default=True, description="login at Kafka")
+    kafka_password: SecretStr | None = Field(
+        None, validate_default=True, description="password at Kafka"
+    )
     kafka_ca_file: AbsolutePath | None = Field(
         None, description="certificates to trust Kafka by, in PEM; without it the system's"
     )
@@ -178,6 +204,23 @@ class Settings(BaseSettings):
     @classmethod
     def _in_data_dir(cls, path: str | Path, info: ValidationInfo) -> Path:
         return Path(info.data.get("data_dir", ".")) / Path(path).expanduser()
+
+    @field_validator("kafka_username", "kafka_password")
+    @classmethod
+    def _needed_to_log_in(
+        cls, given: str | SecretStr | None, info: ValidationInfo
+    ) -> str | SecretStr | None:
+        protocol = info.data.get("kafka_security_protocol", "")
+        if given is None and protocol.startswith("SASL"):
+            raise ValueError(f"is missing, since {PREFIX}KAFKA_SECURITY_PROTOCOL is {protocol}")
+        return given
+
+    @field_validator("kafka_ca_file")
+    @classmethod
+    def _holds_certificates(cls, path: Path | None, info: ValidationInfo) -> Path | None:
+        if path is not None and info.data.get("kafka_bootstrap") is not None:
+            _certificates(path)
+        return path
 
     @classmethod
     def settings_customise_sources(

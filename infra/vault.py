@@ -28,6 +28,9 @@ from infra.postgres import Pool
 _NONCE = 12
 _KEY = 32
 _VERSION = "1"
+_CHUNK = 10_000
+_OLDEST = """SELECT subject, wrapped FROM keys WHERE wrapped IS NOT NULL
+    ORDER BY created_at, subject LIMIT 1"""
 
 
 class KeyNotCached(LookupError):
@@ -61,12 +64,52 @@ class Vault:
         self._capacity = capacity
         self._keys: OrderedDict[UUID, tuple[float, AESGCM | None]] = OrderedDict()
         self._lock = threading.Lock()
+        self._fits = False
+
+    def check(self) -> None:
+        """Raises `WrongMasterKey` if the vault's oldest key was wrapped with another master key.
+
+        The oldest one tells whose vault it is, also where a process with another master key has
+        added keys since. An empty vault is anybody's. Asks no more once there was a key that fits.
+        """
+        if self._fits:
+            return
+        with self._pool.connection() as connection, connection.cursor() as cursor:
+            cursor.execute(_OLDEST)
+            rows = cursor.fetchall()
+        for subject, wrapped in rows:
+            self._unwrapped(subject, wrapped)
+            self._fits = True
+
+    def misfits(self) -> tuple[int, int]:
+        """How many keys of the vault this master key does not open, and how many there are. Reads
+        all of them."""
+        wrong = keys = 0
+        after = UUID(int=0)
+        while True:
+            with self._pool.connection() as connection, connection.cursor() as cursor:
+                cursor.execute(
+                    "SELECT subject, wrapped FROM keys WHERE subject > %s"
+                    " ORDER BY subject LIMIT %s",
+                    (after, _CHUNK),
+                )
+                rows = cursor.fetchall()
+            for subject, wrapped in rows:
+                keys += wrapped is not None
+                try:
+                    self._unwrapped(subject, wrapped)
+                except WrongMasterKey:
+                    wrong += 1
+            if len(rows) < _CHUNK:
+                return wrong, keys
+            after = rows[-1][0]
 
     def prepare(self, subjects: Iterable[UUID]) -> None:
         """Make the keys that do not exist yet, committed, and remember all of them.
 
         Errors, here and of `fetch`: `WrongMasterKey`, and what the driver raises.
         """
+        self.check()  # else keys of two master keys would get mixed
         wanted = list(subjects)
         rows = []
         for subject in wanted:
@@ -186,6 +229,43 @@ class Vault:
         if entry is None or time.monotonic() - entry[0] > self._remember:
             return None
         return (entry[1],)
+
+
+def open_vault(pool: Pool, key_file: Path) -> Vault:
+    """The vault behind the pool, by the master key in a file, which is made for an empty vault.
+
+    Raises `WrongMasterKey`, naming the file and what to do, where it is not the key that the vault
+    was begun with; none is made then. Also what the driver raises. The pool stays open.
+    """
+    if not key_file.exists() and holds_keys(pool):
+        raise WrongMasterKey(
+            f"{key_file} is not there, and the database holds keys of personal data that a master"
+            f" key wrapped before. {_ADVICE}"
+        )
+    try:
+        vault = Vault(pool, read_or_make_secret(key_file))
+        vault.check()
+    except WrongMasterKey:
+        raise WrongMasterKey(
+            f"{key_file} is not the master key that the keys of personal data in the database were"
+            f" wrapped with. {_ADVICE}"
+        ) from None
+    except ValueError as error:
+        raise WrongMasterKey(f"{key_file}: {error}. {_ADVICE}") from None
+    return vault
+
+
+def holds_keys(pool: Pool) -> bool:
+    """Whether there is any key in the vault behind the pool that is not destroyed."""
+    with pool.connection() as connection, connection.cursor() as cursor:
+        cursor.execute(_OLDEST)
+        return bool(cursor.fetchall())
+
+
+_ADVICE = (
+    "Copy the file of the processes that made them (or of its backup) there, or name it by"
+    " CRM_MASTER_KEY_FILE"
+)
 
 
 def read_or_make_secret(path: Path, size: int = _KEY) -> bytes:

@@ -21,6 +21,7 @@ from infra.eventstore.outbox import GapInLog, LeaseLost
 from infra.kafka import KafkaUnavailable
 from infra.migrations import MigrationError
 from infra.settings import Settings, SettingsError, load
+from infra.vault import WrongMasterKey
 from projections.catalogue import PROJECTIONS
 from projections.rebuild import ReadersInTheWay, RebuildRunning
 from workers.demo import run_demo
@@ -283,6 +284,7 @@ def main() -> None:
         ReadModelRefused,
         Fenced,
         WrongPartitions,
+        WrongMasterKey,
     ) as error:
         _end(error, 1)
     except psycopg2.OperationalError as error:

@@ -7,16 +7,26 @@ import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import psycopg2
 
 from infra.embedded import EmbeddedPostgres, EmbeddedPostgresError
 from infra.logging import without_secrets
-from infra.migrations import LOG_SCHEMAS, READ_SCHEMAS, MigrationError, check
-from infra.postgres import connect
+from infra.migrations import (
+    LOG_SCHEMAS,
+    READ_SCHEMAS,
+    MigrationError,
+    SchemaTooOld,
+    check,
+)
+from infra.postgres import Pool, connect
 from infra.settings import Settings
-from workers.examining import Finding, read_models
+from infra.vault import WrongMasterKey, holds_keys, open_vault
+from workers.carriage import carriage
+from workers.examining import read_models
+from workers.finding import Finding
 from workers.wiring import Databases, signing_key_file
 
 LITTLE_SPACE = 1_000_000_000
@@ -36,10 +46,19 @@ def examine(settings: Settings) -> Iterator[Finding]:
             yield from _schemas(addresses)
         except (EmbeddedPostgresError, MigrationError, psycopg2.OperationalError) as error:
             reason = " ".join(without_secrets(str(error)).split())
+            if isinstance(error, SchemaTooOld):
+                reason += "; crm api or crm up applies it"
             yield Finding(False, "database", reason)
             return
+        yield _vault(settings, addresses)
         yield from _log(settings, addresses)
-        yield from read_models(settings.partitions, addresses)
+        by_kafka = settings.kafka_bootstrap is not None
+        if by_kafka:
+            with Pool(
+                addresses.log, size=1, role="crm_reader", search_path=["log"], autocommit=True
+            ) as log_pool:
+                yield from carriage(settings, log_pool)
+        yield from read_models(settings.partitions, addresses, by_kafka=by_kafka)
 
 
 def _files(settings: Settings) -> Iterator[Finding]:
@@ -60,10 +79,46 @@ def _files(settings: Settings) -> Iterator[Finding]:
     ):
         if not path.exists():
             yield Finding(True, subject, f"{path} is not there yet; crm up makes it")
-        elif path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+        elif _too_open(path):
             yield Finding(False, subject, f"others may read {path}; run: chmod 600 {path}")
         else:
             yield Finding(True, subject, str(path))
+
+
+def _too_open(path: Path) -> bool:
+    """Whether others may use the file who need not.
+
+    A file that belongs to somebody else, or lies where nothing can be changed, was handed to this
+    process by way of its group, as Kubernetes hands secrets: its group may read it.
+    """
+    status = path.stat()
+    if status.st_mode & (stat.S_IRWXO | stat.S_IWGRP):
+        return True
+    handed = status.st_uid != os.geteuid() or os.statvfs(path).f_flag & os.ST_RDONLY
+    return not handed and bool(status.st_mode & stat.S_IRWXG)
+
+
+def _vault(settings: Settings, addresses: Databases) -> Finding:
+    subject, path = "keys of personal data", settings.master_key_file
+    with Pool(
+        addresses.log, size=1, role="crm_vault", search_path=["vault"], autocommit=True
+    ) as pool:
+        if not path.exists() and not holds_keys(pool):
+            return Finding(True, subject, "none yet")
+        try:
+            wrong, keys = open_vault(pool, path).misfits()
+        except WrongMasterKey as error:
+            return Finding(False, subject, str(error))
+        except OSError as error:
+            return Finding(False, subject, f"{path} cannot be read: {error.strerror}")
+    if wrong:
+        return Finding(
+            False,
+            subject,
+            f"{wrong:,} of {keys:,} were wrapped with another master key than {path}: a process"
+            " ran with a key of its own. Its file is the only way to what it wrote about persons",
+        )
+    return Finding(True, subject, f"{keys:,}, all wrapped with {path}")
 
 
 def _addresses(settings: Settings, stack: ExitStack) -> Databases:

@@ -43,6 +43,7 @@ from infra.metrics import WorkerMetrics
 from infra.postgres import Pool
 from infra.settings import Settings, SettingsError
 from projections.origin import NewerProgram
+from workers.exposing import expose
 from workers.loop import Signals, Worker
 from workers.steps import Step, Steps, computed_id
 from workers.wiring import Databases, Ledger, databases, ledger
@@ -378,7 +379,8 @@ def _step_or_end(worker: PolicyWorker, policy: Policy, stopped: threading.Event)
 def run_policies(settings: Settings, told: Callable[[str], None]) -> None:
     """Runs the policies until SIGINT or SIGTERM. ``told`` hears which.
 
-    Raises ``SettingsError`` if none is switched on, and whatever keeps the log from being used.
+    Raises ``SettingsError`` if none is switched on, ``CannotListen``, and whatever keeps
+    the log from being used.
     """
     policies = configured(settings)
     if not policies:
@@ -402,13 +404,9 @@ def run_policies(settings: Settings, told: Callable[[str], None]) -> None:
 
 @contextmanager
 def _metrics(settings: Settings) -> Iterator[WorkerMetrics]:
-    """Served while this is entered, where a port is set."""
+    """Served while this is entered, where a port is set. Raises ``CannotListen``."""
     metrics = WorkerMetrics()
-    if settings.metrics_port is not None:
-        try:
-            metrics.serve(settings.metrics_port, settings.host)
-        except OSError as error:
-            raise SettingsError(f"CRM_METRICS_PORT: {error.strerror or error}") from None
+    expose(settings, metrics)
     try:
         yield metrics
     finally:

@@ -27,6 +27,7 @@ from projections.rebuild import clean
 from workers import completing, lagging
 from workers.completing import CompletenessWatch
 from workers.consuming import Consumer
+from workers.exposing import expose
 from workers.lagging import LagWatch
 from workers.loop import Signals, Worker, run
 from workers.membership import Fenced, WrongPartitions
@@ -57,8 +58,8 @@ def project(settings: Settings, names: Sequence[str], workers: int) -> int:
     """Keeps the read models up until SIGINT or SIGTERM, each by so many processes; exit code.
 
     One worker of one read model runs in this process. It ends with 0 as well when a later version
-    of the program has taken over. Raises ``SettingsError``, ``ReadModelRefused``, ``Fenced``,
-    ``WrongPartitions``, and whatever keeps the databases from being used at the start.
+    of the program has taken over. Raises ``SettingsError``, ``CannotListen``, ``ReadModelRefused``,
+    ``Fenced``, ``WrongPartitions``, and whatever keeps the databases from being used at the start.
     """
     wanted = list(dict.fromkeys(names))
     if settings.kafka_bootstrap is None and workers > 1:
@@ -88,7 +89,7 @@ def work(settings: Settings, projection: Projection) -> None:
         metrics = WorkerMetrics()
         stack.callback(metrics.close)
         try:
-            _serve(settings, metrics)
+            expose(settings, metrics)
             addresses = stack.enter_context(databases(settings, administering=False))
             side = stack.enter_context(read_side(addresses))
             clean(side.pool, projection)
@@ -221,14 +222,6 @@ def _watching(
         side.doorbell.ring()
         for watch in watches:
             watch.join()
-
-
-def _serve(settings: Settings, metrics: WorkerMetrics) -> None:
-    if settings.metrics_port is not None:
-        try:
-            metrics.serve(settings.metrics_port, settings.host)
-        except OSError as error:
-            raise SettingsError(f"{PREFIX}METRICS_PORT: {error.strerror or error}") from None
 
 
 # ---- several workers ----

@@ -22,9 +22,10 @@ from infra.kafka import KafkaUnavailable, Topic, make_producer, quiet_client
 from infra.metrics import WorkerMetrics
 from infra.postgres import Pool, connect
 from infra.settings import Settings, SettingsError
+from workers.exposing import expose
 from workers.loop import Signals, Worker, run
 from workers.publishing import KafkaLost, Publishing, SendFailed
-from workers.resuming import RelayRefused, resume, rewind
+from workers.resuming import RelayRefused, demand_rewindable, resume, rewind
 from workers.wiring import Databases, databases
 
 log = structlog.get_logger(__name__)
@@ -212,7 +213,7 @@ class Relay:
 def relay(settings: Settings) -> None:
     """``crm relay``: runs until SIGINT or SIGTERM.
 
-    Raises ``SettingsError`` where no Kafka is named or the port for metrics is taken,
+    Raises ``SettingsError`` where no Kafka is named, ``CannotListen`` for metrics,
     ``RelayRefused`` and ``GapInLog`` where somebody has to decide, and whatever keeps the database
     from being used at the start.
     """
@@ -237,7 +238,7 @@ def relay(settings: Settings) -> None:
             )
             doorbell.start()
             stack.callback(doorbell.stop)
-            _serve(settings, metrics)
+            expose(settings, metrics)
             signals.serving = True
         except KeyboardInterrupt:
             return
@@ -259,8 +260,8 @@ def relay(settings: Settings) -> None:
 def set_cursor(settings: Settings, position: int) -> str:
     """``crm relay --from``: has the relays go on after ``position``; gives a line that says so.
 
-    A relay that publishes meanwhile loses its lease. Raises ``NoSuchPosition``, ``SettingsError``,
-    ``OtherPartitions``, ``KafkaUnavailable``, ``LeaseLost``
+    A relay that publishes meanwhile loses its lease, unless what is asked for is refused. Raises
+    ``NoSuchPosition``, ``SettingsError``, ``OtherPartitions``, ``KafkaUnavailable``, ``LeaseLost``
     and whatever keeps the database from being used.
     """
     _wants_kafka(settings)
@@ -270,6 +271,7 @@ def set_cursor(settings: Settings, position: int) -> str:
         writers = _pool(addresses, "crm_writer")
         stack.callback(writers.close)
         topic = stack.enter_context(Topic(settings))
+        demand_rewindable(settings, outbox, topic, position)
         outbox.seize()
         stack.callback(outbox.release)
         cursor, anew = rewind(settings, outbox, topic, writers, position)
@@ -290,14 +292,6 @@ def _wants_kafka(settings: Settings) -> None:
     if settings.kafka_bootstrap is None:
         raise SettingsError("CRM_KAFKA_BOOTSTRAP: the relay needs it, as host:port")
     quiet_client()
-
-
-def _serve(settings: Settings, metrics: WorkerMetrics) -> None:
-    if settings.metrics_port is not None:
-        try:
-            metrics.serve(settings.metrics_port, settings.host)
-        except OSError as error:
-            raise SettingsError(f"CRM_METRICS_PORT: {error.strerror or error}") from None
 
 
 def _pool(addresses: Databases, role: str) -> Pool:

@@ -103,6 +103,16 @@ def resume(settings: Settings, outbox: Outbox, topic: Topic) -> Cursor:
     return found
 
 
+def demand_rewindable(settings: Settings, outbox: Outbox, topic: Topic, position: int) -> None:
+    """What `rewind` refuses, refused without the lease: nobody's work is interrupted for it.
+
+    Raises `NoSuchPosition`, `OtherPartitions`, `KafkaUnavailable` and what the database raises.
+    """
+    state = _usable(settings, topic)
+    _known(settings, state, outbox.cursor())
+    _demand_position(outbox.head(), position)
+
+
 def rewind(
     settings: Settings, outbox: Outbox, topic: Topic, writers: Pool, position: int
 ) -> tuple[Cursor, bool]:
@@ -116,8 +126,7 @@ def rewind(
     cursor = outbox.cursor()
     tail = _tail(settings, state, _known(settings, state, cursor))
     head = outbox.head()
-    if not 0 <= position <= head.position:
-        raise NoSuchPosition(f"the log has positions from 0 to {head.position:,}")
+    _demand_position(head, position)
     previous = outbox.previous(position, state.partitions, lambda _: outbox.renew())
     outbox.renew()
     anew = cursor is not None and cursor.position > head.position
@@ -144,6 +153,11 @@ def beginning(settings: Settings, state: TopicState, head: Head) -> Cursor:
         [0] * state.partitions,
         list(state.ends),
     )
+
+
+def _demand_position(head: Head, position: int) -> None:
+    if not 0 <= position <= head.position:
+        raise NoSuchPosition(f"the log has positions from 0 to {head.position:,}")
 
 
 def _usable(settings: Settings, topic: Topic) -> TopicState:

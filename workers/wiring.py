@@ -115,7 +115,10 @@ def signing_key_file(settings: Settings) -> Path:
 def ledger(
     settings: Settings, addresses: Databases, clock: Callable[[], datetime] = now
 ) -> Iterator[Ledger]:
-    """The write side. Its ``commands`` are to be closed on the event loop that used them."""
+    """The write side. Its ``commands`` are to be closed on the event loop that used them.
+
+    Raises ``WrongMasterKey`` where the vault's keys were wrapped with another one.
+    """
     crm = LoopCRM(
         {
             "PERSISTENCE_MODULE": "infra.eventstore.factory",

@@ -27,7 +27,7 @@ from infra.eventstore.recorders import (
 )
 from infra.eventstore.transcoder import EventMapper, EventTranscoder
 from infra.postgres import Pool, connect
-from infra.vault import Vault, read_or_make_secret
+from infra.vault import Vault, open_vault
 
 
 class Factory(InfrastructureFactory[TrackingRecorder]):
@@ -85,21 +85,27 @@ class Factory(InfrastructureFactory[TrackingRecorder]):
 
     @cached_property
     def vault(self) -> Vault:
-        """The keys of personal data, in the same database under a role of their own."""
+        """The keys of personal data, in the same database under a role of their own.
+
+        Raises `WrongMasterKey` for the master key of another vault. An application asks for it
+        first of all, so that nothing runs yet.
+        """
         key_file = self.env.get("MASTER_KEY_FILE")
         if not key_file:
             raise LookupError("MASTER_KEY_FILE is not set")
-        return Vault(
-            Pool(
-                self._url,
-                size=2,
-                role="crm_vault",
-                search_path=[self.env.get("VAULT_SCHEMA", "vault")],
-                application_name="crm-vault",
-                autocommit=True,
-            ),
-            read_or_make_secret(Path(key_file)),
+        pool = Pool(
+            self._url,
+            size=2,
+            role="crm_vault",
+            search_path=[self.env.get("VAULT_SCHEMA", "vault")],
+            application_name="crm-vault",
+            autocommit=True,
         )
+        try:
+            return open_vault(pool, Path(key_file))
+        except BaseException:
+            pool.close()
+            raise
 
     def transcoder(self) -> Transcoder:
         """Plain JSON, unless another transcoder is configured."""

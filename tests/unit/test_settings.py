@@ -64,6 +64,12 @@ def test_an_outside_database() -> None:
         ("CRM_MAX_BODY_BYTES", "lots"),
         ("CRM_RECEIPT_DAYS", "0"),
         ("CRM_WAIT_SECONDS", "nan"),
+        ("CRM_KAFKA_BOOTSTRAP", "kafka"),
+        ("CRM_KAFKA_BOOTSTRAP", f"kafka://crm:{SECRET}@kafka:9092"),
+        ("CRM_KAFKA_BOOTSTRAP", "one:9092,"),
+        ("CRM_KAFKA_BOOTSTRAP", "one:9092 two:9092"),
+        ("CRM_KAFKA_BOOTSTRAP", "one:0"),
+        ("CRM_KAFKA_BOOTSTRAP", "one:65536"),
         ("CRM_LOG_FORMAT", "xml"),
         ("CRM_LOG_LEVEL", "loud"),
         ("CRM_DATBASE_URL", f"postgresql://crm:{SECRET}@db/crm"),
@@ -77,6 +83,41 @@ def test_a_bad_setting_is_named_and_never_shown(name: str, value: str) -> None:
     assert message.startswith(f"{name}: ")
     assert "\n" not in message
     assert SECRET not in message
+
+
+@pytest.mark.parametrize("bootstrap", ["one:9092, two:9092", "[::1]:9092", "10.0.0.1:19092"])
+def test_addresses_of_kafka(bootstrap: str) -> None:
+    assert load({"CRM_KAFKA_BOOTSTRAP": bootstrap}).kafka_bootstrap == bootstrap
+
+
+@pytest.mark.parametrize("protocol", ["SASL_PLAINTEXT", "SASL_SSL"])
+@pytest.mark.parametrize("missing", ["CRM_KAFKA_USERNAME", "CRM_KAFKA_PASSWORD"])
+def test_a_login_at_kafka_needs_name_and_password(protocol: str, missing: str) -> None:
+    given = {
+        "CRM_KAFKA_SECURITY_PROTOCOL": protocol,
+        "CRM_KAFKA_USERNAME": "relay",
+        "CRM_KAFKA_PASSWORD": SECRET,
+    }
+    load(given)
+    with pytest.raises(SettingsError, match=f"^{missing}: is missing") as refused:
+        load({**given, missing: ""})
+    assert SECRET not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [(None, "No such file"), ("", "no certificates in PEM"), ("hello", "no certificates in PEM")],
+)
+def test_certificates_of_kafka_are_looked_at_where_kafka_is_used(
+    tmp_path: Path, content: str | None, reason: str
+) -> None:
+    file = tmp_path / "ca.pem"
+    if content is not None:
+        file.write_text(content, encoding="utf-8")
+    given = {"CRM_KAFKA_CA_FILE": str(file)}
+    load(given)
+    with pytest.raises(SettingsError, match=f"^CRM_KAFKA_CA_FILE: .*{reason}"):
+        load({**given, "CRM_KAFKA_BOOTSTRAP": "kafka:9092"})
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from datetime import date, datetime
@@ -53,7 +54,11 @@ def _encoding(name: str) -> str:
 
 def _date_format(value: str) -> str:
     day = date(2004, 12, 31)
+    directives = set(re.findall(r"%(.)", value))
     try:
+        # first: reading a day without a year is deprecated
+        if not directives & {"Y", "y", "G", "c", "x"}:
+            raise ValueError
         if datetime.strptime(day.strftime(value), value).date() != day:  # noqa: DTZ007 - a day
             raise ValueError
     except ValueError:

@@ -10,9 +10,12 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import StatusCode
 
 from domain.errors import Invalid, NotInRelationship
 from domain.values import CustomerKind, Level
+from infra import tracing
 from infra.commands import (
     Answer,
     Commands,
@@ -104,6 +107,30 @@ def test_the_same_key_for_another_request_is_refused(
 
     run(steps())
     assert log.check() == 1
+
+
+def test_a_repetition_is_no_error_in_its_trace(
+    product: Product, new_product: Callable[..., Product]
+) -> None:
+    """In another process, which learns of the first only from the log."""
+    id_, second = uuid4(), new_product()
+    exporter = InMemorySpanExporter()
+
+    async def steps() -> None:
+        await product.register(id_, "key")
+        assert (await second.register(uuid4(), "key")).repeated
+        with pytest.raises(KeyReused):
+            await second.register(uuid4(), "key", request_hash=b"other")
+
+    tracing.configure(None, "crm-test", exporter=exporter)
+    try:
+        run(steps())
+    finally:
+        tracing.close()
+    spans = exporter.get_finished_spans()
+    told = [(span.name, span.status.status_code, span.attributes["crm.events"]) for span in spans]
+    unset = StatusCode.UNSET
+    assert told == [("record", unset, 1), ("record", unset, 0), ("record", unset, 0)]
 
 
 def test_the_same_key_of_another_principal_is_another_key(log: Log, product: Product) -> None:

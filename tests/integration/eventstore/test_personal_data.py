@@ -23,6 +23,7 @@ from infra.commands import StoreUnavailable
 from infra.eventstore.feed import StoreFeed
 from infra.eventstore.records import OutcomeUnknown
 from infra.logging import configure
+from infra.vault import WrongMasterKey
 from tests.integration.eventstore.products import Product
 from tests.integration.eventstore.stepping import Log, eventually, run
 
@@ -243,10 +244,10 @@ def test_new_text_about_an_erased_person_is_refused(
 def test_the_wrong_master_key_is_told_and_nothing_recorded(
     log: Log, new_product: Callable[..., Product], people: People, tmp_path: Path
 ) -> None:
-    run(people.tell(new_product()))
     other = tmp_path / "other.key"
     other.write_bytes(b"o" * 32)
-    wrong = new_product(MASTER_KEY_FILE=str(other))
+    wrong = new_product(MASTER_KEY_FILE=str(other))  # while the vault was empty
+    run(people.tell(new_product()))
 
     async def steps() -> None:
         before = log.check()
@@ -257,6 +258,21 @@ def test_the_wrong_master_key_is_told_and_nothing_recorded(
         assert log.check() == before + 1
 
     run(steps())
+
+
+def test_a_process_with_the_wrong_master_key_does_not_start(
+    log: Log, new_product: Callable[..., Product], people: People, tmp_path: Path
+) -> None:
+    run(people.tell(new_product()))
+    before = log.check()
+    other = tmp_path / "other.key"
+    with pytest.raises(WrongMasterKey, match=f"{other} is not there"):
+        new_product(MASTER_KEY_FILE=str(other))
+    assert not other.exists()
+    other.write_bytes(b"o" * 32)
+    with pytest.raises(WrongMasterKey, match=f"{other} is not the master key"):
+        new_product(MASTER_KEY_FILE=str(other))
+    assert log.check() == before
 
 
 @pytest.fixture(params=["json", "console"])

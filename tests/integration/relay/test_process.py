@@ -12,10 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
 from infra.migrations import LOG_SCHEMAS, READ_SCHEMAS, migrate
 from tests.integration.relay.ground import PARTITIONS, Ground
 from tests.integration.relay.ground import ground as on_ground
+from workers.relay import set_cursor
+from workers.resuming import NoSuchPosition, OtherPartitions
 
 CRM = [str(Path(sys.executable).parent / "crm")]
 PATIENCE = 60.0
@@ -122,6 +125,21 @@ def test_the_cursor_is_set_by_command(distributed: Ground):
     assert done.returncode == 0, done.stderr
     assert "new identity" in done.stdout
     assert str(ground.sql("SELECT store_epoch FROM head")[0][0]) in done.stdout
+
+
+def test_a_cursor_that_is_refused_leaves_the_lease_with_its_holder(distributed: Ground):
+    ground = distributed
+    ground.append(0, 1)
+    holder = ground.outbox()
+    ground.carry(ground.relay(outbox=holder))
+    here = ground.settings.model_copy(update={"database_url": SecretStr(ground.url)})
+
+    with pytest.raises(NoSuchPosition):
+        set_cursor(here, 3)
+    with pytest.raises(OtherPartitions):
+        set_cursor(here.model_copy(update={"partitions": 4}), 0)
+    holder.renew()  # would raise LeaseLost
+    assert holder.epoch is not None
 
 
 def test_without_kafka_it_says_what_is_missing(distributed: Ground):

@@ -11,6 +11,7 @@ from api import errors
 from api.errors import PROBLEM, RULES, ApiError, problem_of
 from domain.errors import AlreadyExists, DomainError, Invalid, NeedsApproval, NotFound, Refused
 from infra.commands import CommandError
+from infra.vault import WrongMasterKey
 
 
 def family(cls: type[Exception]) -> Iterator[type[Exception]]:
@@ -54,6 +55,12 @@ def test_an_unknown_error_says_nothing_of_itself() -> None:
     assert content["status"] == 500
     assert content["type"] == PROBLEM + "internal-error"
     assert "hunter2" not in str(content)
+
+
+def test_personal_data_that_cannot_be_opened_is_not_an_error_of_the_program() -> None:
+    problem = problem_of(WrongMasterKey("the master key does not fit the keys in the vault"))
+    assert (problem.status, problem.slug) == (503, "wrong-master-key")
+    assert problem.headers["Retry-After"] == "60"
 
 
 def test_a_problem_never_repeats_a_huge_value() -> None:

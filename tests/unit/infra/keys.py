@@ -14,7 +14,7 @@ MASTER_KEY = b"m" * 32
 
 
 class KeyTable(Pool):
-    """A pool, its connection and its cursor in one, for the vault's two statements."""
+    """A pool, its connection and its cursor in one, for the vault's statements."""
 
     def __init__(self) -> None:
         self.wrapped: dict[UUID, bytes | None] = {}
@@ -28,9 +28,16 @@ class KeyTable(Pool):
     def cursor(self) -> Self:
         return self
 
-    def execute(self, statement: str, parameters: Any) -> None:
+    def execute(self, statement: str, parameters: Any = ()) -> None:
         if statement.startswith("INSERT"):
             self.wrapped.setdefault(*parameters)
+        elif "ORDER BY created_at" in statement:
+            kept = [(id_, key) for id_, key in self.wrapped.items() if key is not None]
+            self._found = kept[:1]
+        elif "ORDER BY subject" in statement:
+            after, limit = parameters
+            rows = sorted((id_, key) for id_, key in self.wrapped.items() if id_ > after)
+            self._found = rows[:limit]
         else:
             self.asked += 1
             self._found = [(id_, self.wrapped[id_]) for id_ in parameters[0] if id_ in self.wrapped]

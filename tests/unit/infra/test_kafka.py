@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
@@ -11,14 +12,18 @@ from uuid import UUID
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from kafka.errors import KafkaTimeoutError
 
+import infra.kafka
 from infra.eventstore.feed import Undecodable, recorded
 from infra.kafka import (
     SOURCE,
     WATERMARK,
+    KafkaUnavailable,
     NotOurs,
     Outgoing,
     Record,
+    Topic,
     arrived,
     client_options,
     event_id,
@@ -26,6 +31,7 @@ from infra.kafka import (
     watermark_record,
 )
 from infra.settings import load
+from tests.unit.infra.certificates import Authority
 
 EPOCH = UUID("11111111-2222-4333-8444-555555555555")
 STREAM = UUID("aaaaaaaa-bbbb-4ccc-8ddd-eeeeeeeeeeee")
@@ -210,17 +216,17 @@ def test_what_is_malformed_further_down_is_not_ours_either(name: str):
         arrived(consumed(record._replace(headers=changed))).recorded()
 
 
-def test_a_client_is_told_where_kafka_is_and_how_to_log_in():
+def test_a_client_is_told_where_kafka_is_and_how_to_log_in(authority: Authority):
     environment = {
         "CRM_KAFKA_BOOTSTRAP": "one:9092, two:9092",
         "CRM_KAFKA_SECURITY_PROTOCOL": "SASL_SSL",
         "CRM_KAFKA_USERNAME": "relay",
         "CRM_KAFKA_PASSWORD": "secret",
-        "CRM_KAFKA_CA_FILE": "/etc/ca.pem",
+        "CRM_KAFKA_CA_FILE": str(authority.certificate),
     }
     options = client_options(load(environment))
     assert options["bootstrap_servers"] == ["one:9092", "two:9092"]
-    assert options["ssl_cafile"] == "/etc/ca.pem"
+    assert options["ssl_cafile"] == str(authority.certificate)
     assert options["sasl_mechanism"] == "SCRAM-SHA-512"
     assert options["sasl_plain_username"] == "relay"
     assert options["sasl_plain_password"] == "secret"
@@ -231,3 +237,36 @@ def test_a_client_is_told_where_kafka_is_and_how_to_log_in():
 def test_without_an_address_there_is_no_kafka():
     with pytest.raises(ValueError):
         client_options(load({}))
+
+
+@pytest.mark.parametrize("protocol", ["PLAINTEXT", "SASL_SSL"])
+def test_kafka_that_is_not_reached_is_told_with_the_reason(
+    monkeypatch: pytest.MonkeyPatch, protocol: str
+):
+    def timed_out(**_: object) -> None:
+        raise KafkaTimeoutError("Unable to bootstrap")
+
+    monkeypatch.setattr(infra.kafka, "KafkaAdminClient", timed_out)
+    login = {"CRM_KAFKA_USERNAME": "relay", "CRM_KAFKA_PASSWORD": "hunter2hunter2"}
+    settings = load(
+        {"CRM_KAFKA_BOOTSTRAP": "127.0.0.1:1", "CRM_KAFKA_SECURITY_PROTOCOL": protocol, **login}
+    )
+    with pytest.raises(KafkaUnavailable, match=r"; 127\.0\.0\.1:1: refused$") as unreachable:
+        Topic(settings)
+    assert "hunter2" not in str(unreachable.value)
+
+
+@pytest.mark.parametrize(
+    ("code", "told"),
+    [(29, "TOPIC_AUTHORIZATION_FAILED (error 29)"), (9999, "error 9999")],
+)
+def test_what_a_broker_says_of_the_topic_is_told_by_name(
+    monkeypatch: pytest.MonkeyPatch, code: int, told: str
+):
+    admin = SimpleNamespace(
+        describe_topics=lambda _: [{"error_code": code, "partitions": []}], close=lambda: None
+    )
+    monkeypatch.setattr(infra.kafka, "_connected", lambda *_, **__: admin)
+    topic = Topic(load({"CRM_KAFKA_BOOTSTRAP": "one:9092"}))
+    with pytest.raises(KafkaUnavailable, match=f"^{re.escape(f'topic crm.events: {told}')}$"):
+        topic.state()

@@ -106,6 +106,11 @@ def test_a_partition_given_up_is_no_longer_told_of(metrics: WorkerMetrics) -> No
     )
 
 
+def test_a_counter_has_no_second_series_for_when_it_began(metrics: WorkerMetrics) -> None:
+    _tell_everything(metrics)
+    assert b"_created" not in generate_latest(metrics.registry)
+
+
 def test_clocks_that_differ_make_no_negative_ages(metrics: WorkerMetrics) -> None:
     metrics.outbox(1, -3.0)
     metrics.lag("funnel", -1, -3.0)

@@ -16,9 +16,10 @@ from infra.vault import (
     KeyNotCached,
     Vault,
     WrongMasterKey,
+    open_vault,
     read_or_make_secret,
 )
-from tests.unit.infra.keys import KeyTable, vault
+from tests.unit.infra.keys import MASTER_KEY, KeyTable, vault
 
 NOBODY = UUID(int=7)
 EVENT = f"{UUID(int=1)}:7"
@@ -138,6 +139,56 @@ def test_the_wrong_master_key_says_so(table: KeyTable, subject: UUID) -> None:
             attempt()
     with pytest.raises(ValueError, match="32 bytes"):
         vault(table, b"short")
+
+
+def test_a_vault_that_another_master_key_has_begun_is_not_opened(
+    table: KeyTable, subject: UUID, tmp_path: Path
+) -> None:
+    sealed(table, subject)
+    path = tmp_path / "master.key"
+    with pytest.raises(WrongMasterKey, match=rf"{path} is not there.*CRM_MASTER_KEY_FILE"):
+        open_vault(table, path)
+    assert not path.exists()
+    path.write_bytes(b"n" * 32)
+    with pytest.raises(WrongMasterKey, match=rf"{path} is not the master key.*Copy"):
+        open_vault(table, path)
+    path.write_bytes(b"short")
+    with pytest.raises(WrongMasterKey, match=rf"{path}.*32 bytes"):
+        open_vault(table, path)
+    path.write_bytes(MASTER_KEY)
+    assert open_vault(table, path).misfits() == (0, 1)
+
+
+def test_an_empty_vault_gets_a_new_master_key(
+    table: KeyTable, subject: UUID, tmp_path: Path
+) -> None:
+    table.wrapped[subject] = None  # destroyed: it binds nobody
+    assert open_vault(table, tmp_path / "master.key").misfits() == (0, 0)
+    assert len((tmp_path / "master.key").read_bytes()) == 32
+
+
+def test_keys_of_two_master_keys_are_not_mixed(table: KeyTable) -> None:
+    other = vault(table, b"n" * 32)
+    other.check()  # nobody's yet
+    subject = uuid4()
+    vault(table).prepare([subject])
+    with pytest.raises(WrongMasterKey):
+        other.prepare([uuid4()])
+    assert list(table.wrapped) == [subject]
+
+
+def test_the_oldest_key_tells_whose_vault_it_is(
+    table: KeyTable, subject: UUID, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("infra.vault._CHUNK", 2)
+    here, other = vault(table), vault(table, b"n" * 32)
+    here.prepare([subject])
+    for _ in range(3):
+        id_ = uuid4()
+        table.wrapped[id_] = other._wrap(id_, b"k" * 32)
+    vault(table).check()
+    assert here.misfits() == (3, 4)
+    assert other.misfits() == (1, 4)
 
 
 def test_a_wrapped_key_of_another_subject_does_not_fit(table: KeyTable, subject: UUID) -> None:
