@@ -238,7 +238,8 @@ class Broker:
             with suppress(ProcessLookupError):
                 os.kill(pid, one)
         deadline = time.monotonic() + STOP_TIMEOUT
-        while self.pid == pid:
+        # A zombie is not enough: its other threads may hold the ports and files for a while yet.
+        while Path(f"/proc/{pid}").exists():
             if time.monotonic() > deadline:
                 raise BrokerError(f"the broker (process {pid}) does not end:\n{self.last_words()}")
             time.sleep(0.02)
