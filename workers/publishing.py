@@ -212,12 +212,15 @@ class Publishing:
 
     def _settle(self) -> bool:
         """Take in what was acknowledged, up to the first record that was not."""
+        settled = 0
         waiting = self._in_flight
-        events = settled = 0
         while waiting and waiting[0].answer.is_done:
             partition, position, size, answer = waiting.popleft()
             if answer.failed():
-                self._note_losses({})
+                # What was acknowledged before it counts, or records that fail now and then would
+                # keep a long backlog from ever getting shorter.
+                if not self._note_losses({}):
+                    self._save(self._clock())
                 raise SendFailed(str(answer.exception)) from answer.exception
             offset = answer.value.offset
             if offset >= self._offsets[partition]:
@@ -231,16 +234,14 @@ class Publishing:
             self._bytes -= size
             settled += 1
             if position:
-                events += 1
                 self._previous[partition] = self._acknowledged = position
-        if events:
-            self._metrics.published(events)
+                self._metrics.published(1)
         return settled > 0
 
-    def _note_losses(self, lost: dict[int, int], patience: float = 0.0) -> None:
+    def _note_losses(self, lost: dict[int, int], patience: float = 0.0) -> bool:
         """Save where partitions went on although more had been acknowledged: `lost`, and what else
-        shows within `patience` seconds. They may be as long as before by now, or soon, so that
-        nobody could tell any more."""
+        shows within `patience` seconds; whether there was any. They may be as long as before by
+        now, or soon, so that nobody could tell any more."""
         until = self._clock() + patience
         for partition, _, _, answer in self._in_flight:
             if patience and not answer.is_done:
@@ -255,6 +256,7 @@ class Publishing:
             for partition, offset in lost.items():
                 cursor.offsets[partition] = ~offset
             self._outbox.save(cursor)
+        return bool(lost)
 
     def _await(self, timeout: float) -> None:
         answer = self._in_flight[0].answer

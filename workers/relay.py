@@ -184,6 +184,9 @@ class Relay:
         log.warning("another relay has taken over; standing by")
 
     def _failed(self, error: Exception) -> None:
+        publishing = self._publishing
+        if publishing is not None and publishing.acknowledged > self._begun_after:
+            self._failures = min(self._failures, 1)  # it gets on, if only by fits and starts
         self._abandon()
         if not isinstance(error, psycopg2.Error):
             self._metrics.relay_failed()

@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 import infra.kafka
 import workers.resuming
 from infra.eventstore.outbox import GapInLog
-from infra.kafka import make_producer
+from infra.kafka import WATERMARK, make_producer
 from infra.metrics import WorkerMetrics
 from tests.integration.relay.ground import Ground
 from workers.publishing import CHECK
@@ -57,6 +57,26 @@ def test_after_a_failure_all_since_the_cursor_is_sent_again(ground: Ground):
     assert ground.applied() == ground.in_log()
     assert metrics.registry.get_sample_value("relay_failures_total") == 1
     assert metrics.registry.get_sample_value("relay_published_total") >= 5
+
+
+def test_a_backlog_gets_shorter_though_each_producer_loses_its_second_event(ground: Ground):
+    def make() -> KafkaProducer:
+        producer = make_producer(ground.settings)
+        send, sent = producer.send, 0
+
+        def once(topic: str, *, headers: list[tuple[str, bytes]], **record: Any) -> Any:
+            nonlocal sent
+            sent += dict(headers)["ce_type"] != WATERMARK.encode()
+            if sent == 2:
+                return _Failed().failure(KafkaTimeoutError("lost"))
+            return send(topic, headers=headers, **record)
+
+        producer.send = once
+        return producer
+
+    ground.append(0, 0, 1, 0, 2, 1)
+    ground.carry(ground.relay(producer=make))
+    assert ground.applied() == ground.in_log()
 
 
 def test_a_producer_that_is_always_refused_is_tried_less_and_less_often_until_it_is_not(
