@@ -18,7 +18,7 @@ from tests.bench.rounds import tell
 
 WRITERS = 32
 EVENTS = 200_000
-CARRIED = 60_000
+CARRIED = 40_000
 ROUNDS = 3
 
 
