@@ -222,17 +222,26 @@ def _fold(projection: Projection, url: str, schema: str) -> None:
 
 
 class Watch:
-    """Looks at the positions of the read models again and again: none ever goes back."""
+    """Looks at the positions of the read models again and again: none ever goes back, unless the
+    database server itself crashes. What a crash takes of a read model are its last transactions
+    whole, rows and position: projectors do not wait for the disk, as the log has the events."""
 
     def __init__(self, deployment: Deployment) -> None:
         self._deployment = deployment
         self._seen: dict[tuple[str, int], int] = {}
+        self._crashes = 0
         self.looks = 0
 
     def look(self) -> None:
+        database = self._deployment.database
+        crashes = database.crashes
         positions = {}
         with suppress(Exception):  # the database may be away
             positions = self._deployment.positions()
+        if database.crashes != crashes:
+            return  # it is not known what was read before the crash, and what after
+        if crashes != self._crashes:
+            self._seen, self._crashes = {}, crashes
         for place, position in positions.items():
             before = self._seen.get(place, 0)
             assert position >= before, f"{place} went back from {before} to {position}"

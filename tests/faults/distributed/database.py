@@ -36,6 +36,7 @@ class Database:
         self._directory = directory
         self._server: EmbeddedPostgres | None = None
         self._disk: Path | None = None
+        self.crashes = 0
 
     def put_on_a_small_disk(self, megabytes: int) -> None:
         """Before the first start: the server's files get a disk of their own. Needs root."""
@@ -85,6 +86,8 @@ class Database:
 
     def stop(self, how: Shutdown) -> None:
         """Returns when no process of the server is left."""
+        if how is not Shutdown.FAST:
+            self.crashes += 1
         # Killed, the postmaster could not end its children: a machine that fails ends them too.
         postmaster = self._postmaster()
         ends = self.processes() if how is Shutdown.KILL else [postmaster] if postmaster else []
