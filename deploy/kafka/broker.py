@@ -43,6 +43,10 @@ START_TIMEOUT = 120.0
 
 STOP_TIMEOUT = 60.0
 
+_TRIES = 3
+_PORT_TIMEOUT = 10.0
+"""Seconds: the system may take a while to close what a killed process had open."""
+
 _PORTS = range(20_000, 30_000, 2)
 """Below the ports that the system gives to clients: a client that tries to reach a stopped broker
 on one of those can come to be connected to itself, and then the broker cannot have it back."""
@@ -117,17 +121,32 @@ class Broker:
                 raise
 
     def _bring_up(self) -> None:
-        """A second try where it ended as it started: the one before may not have let go of
+        """Tries again where it ended as it started: the one before may not have let go of
         everything yet when the machine is busy."""
-        for last in (False, True):
+        for tries_left in reversed(range(_TRIES)):
             if self.pid is None:
+                self._clear_the_way()
                 self._launch()
             try:
                 self._wait_until_it_answers()
                 return
             except _EndedEarly:
-                if last:
+                if not tries_left:
                     raise
+
+    def _clear_the_way(self) -> None:
+        """No process of a former start is left, and both ports are free, or another's for good."""
+        deadline = time.monotonic() + _PORT_TIMEOUT
+        port = self._port()
+        while True:
+            former = _processes_in(self._home)
+            for pid in former:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            free = port is None or (_is_free(port) and _is_free(port + 1))
+            if (free and not former) or time.monotonic() > deadline:
+                return
+            time.sleep(0.05)
 
     def stop(self) -> None:
         """Leaves the broker; it is stopped, cleanly, when nobody else uses it."""
@@ -351,6 +370,19 @@ def _new_cluster_id() -> str:
         name = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
         if not name.startswith("-"):  # it would be taken for an option
             return name
+
+
+def _processes_in(home: Path) -> list[int]:
+    """The brokers that run there, whatever is on record."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with suppress(OSError):
+                command = (entry / "cmdline").read_bytes().split(b"\0")
+                if b"kafka.Kafka" in command and b"-cp" in command:
+                    broker = command[0].endswith(b"java") and os.path.samefile(entry / "cwd", home)
+                    found += [int(entry.name)] if broker else []
+    return found
 
 
 def _free_port() -> int:

@@ -140,6 +140,19 @@ def test_a_broker_does_not_outlive_users_that_are_killed(tmp_path: Path) -> None
     assert ended
 
 
+def test_a_start_ends_a_broker_that_nobody_knows_of_any_more(own: Broker, tmp_path: Path) -> None:
+    make_topic(own)
+    write(own, b"acknowledged")
+    lost = own.pid
+    assert lost is not None
+    (tmp_path / "kafka" / "pid").unlink()
+    assert own.pid is None
+    own.start()
+    assert own.pid not in (None, lost)
+    assert not Path(f"/proc/{lost}").exists()
+    assert read(own, 1) == [b"acknowledged"]
+
+
 def test_a_broker_that_cannot_start_says_why_in_its_own_words(own: Broker, tmp_path: Path) -> None:
     port = int(own.bootstrap.rpartition(":")[2])
     with pytest.raises(BrokerError, match="Address already in use"):
