@@ -37,6 +37,7 @@ class Database:
         self._server: EmbeddedPostgres | None = None
         self._disk: Path | None = None
         self.crashes = 0
+        """How often it was ended without warning; counted once it is down."""
 
     def put_on_a_small_disk(self, megabytes: int) -> None:
         """Before the first start: the server's files get a disk of their own. Needs root."""
@@ -86,8 +87,6 @@ class Database:
 
     def stop(self, how: Shutdown) -> None:
         """Returns when no process of the server is left."""
-        if how is not Shutdown.FAST:
-            self.crashes += 1
         # Killed, the postmaster could not end its children: a machine that fails ends them too.
         postmaster = self._postmaster()
         ends = self.processes() if how is Shutdown.KILL else [postmaster] if postmaster else []
@@ -98,6 +97,7 @@ class Database:
         while self.processes():
             assert time.monotonic() < deadline, f"PostgreSQL does not stop: {how.name}"
             time.sleep(0.02)
+        self.crashes += how is not Shutdown.FAST
 
     @property
     def url(self) -> str:
