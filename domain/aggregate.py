@@ -66,6 +66,11 @@ class LedgerAggregate(Aggregate):
         """The customer the facts belong to, else the stream itself; never changes."""
         return self.id
 
+    @staticmethod
+    def _is_latest(at: datetime, known: datetime | None) -> bool:
+        """Whether a fact of `at` decides, where the one that does so far is of `known`."""
+        return known is None or at >= known
+
     def __deepcopy__(self, memo: Mapping[int, object]) -> Self:
         """Copies containers one level deep: what they contain is immutable."""
         copied = object.__new__(type(self))

@@ -20,6 +20,7 @@ from domain.errors import (
     BeforeFirst,
     CampaignNotFound,
     CustomerNotFound,
+    ExchangeRateNotFound,
     InTheFuture,
     InvalidDate,
     NaiveTime,
@@ -27,16 +28,21 @@ from domain.errors import (
     OpportunityNotFound,
     PipelineNotFound,
 )
+from domain.exchange_rate import ExchangeRate
 from domain.opportunity import Opportunity
 from domain.pipeline import DEFAULT_PIPELINE_ID, DEFAULT_PIPELINE_NAME, DEFAULT_STAGES, Pipeline
 from domain.values import (
+    AlertKind,
     AttributeValue,
+    CampaignPlan,
     ChurnCause,
     CustomerKind,
     ExternalId,
     Level,
+    LevelEvidence,
     Money,
     PaymentKind,
+    RepeatType,
     Severity,
     Silence,
     Stage,
@@ -45,6 +51,7 @@ from domain.values import (
 _NOT_FOUND: Final[dict[type[LedgerAggregate], type[NotFound]]] = {
     Campaign: CampaignNotFound,
     Customer: CustomerNotFound,
+    ExchangeRate: ExchangeRateNotFound,
     Opportunity: OpportunityNotFound,
     Pipeline: PipelineNotFound,
 }
@@ -233,11 +240,12 @@ class CRM(Application[UUID]):
         *,
         order_id: str,
         amount: Money,
+        cost: Money | None = None,
         occurred_at: datetime | None = None,
     ) -> Customer:
         customer = self._get(Customer, customer_id)
         at = self._at(occurred_at, customer)
-        customer.place_order(order_id=order_id, amount=amount, at=at)
+        customer.place_order(order_id=order_id, amount=amount, cost=cost, at=at)
         return customer
 
     def record_payment(
@@ -279,6 +287,15 @@ class CRM(Application[UUID]):
         customer.change_level(level=level, at=self._at(occurred_at, customer))
         return customer
 
+    def change_level_by_rule(
+        self, customer_id: UUID, *, level: Level, evidence: LevelEvidence, occurred_at: datetime
+    ) -> Customer:
+        """For the policy. Nothing outside a relationship, nor where a level was set later."""
+        customer = self._get(Customer, customer_id)
+        at = self._at(max(occurred_at, customer.created_on), customer)
+        customer.change_level_by_rule(level=level, evidence=evidence, at=at)
+        return customer
+
     def churn(
         self, customer_id: UUID, *, cause: ChurnCause, occurred_at: datetime | None = None
     ) -> Customer:
@@ -309,6 +326,86 @@ class CRM(Application[UUID]):
         customer.win_back(at=self._at(occurred_at, customer))
         return customer
 
+    def describe_demand(
+        self,
+        customer_id: UUID,
+        *,
+        repeat_type: RepeatType | None = None,
+        cycle_days: int | None = None,
+        stock_alert_below: Decimal | None = None,
+        occurred_at: datetime | None = None,
+    ) -> Customer:
+        customer = self._get(Customer, customer_id)
+        customer.describe_demand(
+            repeat_type=repeat_type,
+            cycle_days=cycle_days,
+            stock_alert_below=stock_alert_below,
+            at=self._at(occurred_at, customer),
+        )
+        return customer
+
+    def report_stock(
+        self, customer_id: UUID, *, level: Decimal, occurred_at: datetime | None = None
+    ) -> Customer:
+        customer = self._get(Customer, customer_id)
+        customer.report_stock(level=level, at=self._at(occurred_at, customer))
+        return customer
+
+    def alert_demand(
+        self,
+        customer_id: UUID,
+        *,
+        kind: AlertKind,
+        rule: str,
+        due_at: datetime,
+        event_id: UUID,
+        occurred_at: datetime,
+    ) -> Customer:
+        """For the policy, of the cycle or stock that was due at `due_at` by the event given.
+
+        Nothing if that was alerted before, or if a purchase or a report has overtaken it.
+        """
+        customer = self._get(Customer, customer_id)
+        customer.alert_demand(
+            kind=kind,
+            rule=rule,
+            due_at=due_at,
+            event_id=event_id,
+            at=self._at(max(occurred_at, customer.created_on), customer),
+        )
+        return customer
+
+    def plan_retention(
+        self,
+        customer_id: UUID,
+        *,
+        worth_keeping: bool,
+        limit: Money,
+        social_effect: Severity | None = None,
+        occurred_at: datetime | None = None,
+    ) -> Customer:
+        customer = self._get(Customer, customer_id)
+        customer.plan_retention(
+            worth_keeping=worth_keeping,
+            social_effect=social_effect,
+            limit=limit,
+            at=self._at(occurred_at, customer),
+        )
+        return customer
+
+    def book_retention_cost(
+        self,
+        customer_id: UUID,
+        *,
+        amount: Money,
+        reference: str,
+        occurred_at: datetime | None = None,
+    ) -> Customer:
+        customer = self._get(Customer, customer_id)
+        at = self._at(occurred_at, customer)
+        customer.book_retention_cost(amount=amount, reference=reference, at=at)
+        return customer
+
     # Campaigns
 
     def plan_campaign(
@@ -322,6 +419,8 @@ class CRM(Application[UUID]):
         ends_on: date,
         budget: Money,
         external_id: ExternalId | None = None,
+        product: str | None = None,
+        plan: CampaignPlan | None = None,
         occurred_at: datetime | None = None,
     ) -> Campaign:
         if external_id is not None:
@@ -335,6 +434,8 @@ class CRM(Application[UUID]):
             ends_on=ends_on,
             budget=budget,
             external_id=external_id,
+            product=product,
+            plan=plan,
             at=self._at(occurred_at),
         )
 
@@ -375,6 +476,13 @@ class CRM(Application[UUID]):
         campaign = self._get(Campaign, campaign_id)
         at = self._at(occurred_at, campaign)
         campaign.book_cost(amount=amount, reference=reference, at=at)
+        return campaign
+
+    def record_attendance(
+        self, campaign_id: UUID, *, attendees: int, occurred_at: datetime | None = None
+    ) -> Campaign:
+        campaign = self._get(Campaign, campaign_id)
+        campaign.record_attendance(attendees=attendees, at=self._at(occurred_at, campaign))
         return campaign
 
     def complete_campaign(
@@ -510,6 +618,7 @@ class CRM(Application[UUID]):
         *,
         amount: Money,
         signed_on: date,
+        cost: Money | None = None,
         occurred_at: datetime | None = None,
     ) -> tuple[Opportunity, Customer]:
         """Wins the deal, and starts the customer's relationship where there is none.
@@ -524,6 +633,7 @@ class CRM(Application[UUID]):
         opportunity.sign_contract(
             amount=amount,
             signed_on=signed_on,
+            cost=cost,
             timezone=self.timezone,
             at=self._signed_at(signed_on, occurred_at, opportunity),
         )
@@ -606,6 +716,35 @@ class CRM(Application[UUID]):
         opportunity = self._get(Opportunity, opportunity_id)
         opportunity.purge(at=self._at(occurred_at, opportunity))
         return opportunity
+
+    # Exchange rates
+
+    def record_rate(
+        self,
+        rate_id: UUID,
+        *,
+        from_currency: str,
+        to_currency: str,
+        rate: Decimal,
+        on: date,
+        occurred_at: datetime | None = None,
+    ) -> ExchangeRate:
+        """What one unit of `from_currency` is worth in `to_currency` from the day `on`.
+
+        `rate_id` is the pair's `exchange_rate_id`; its first rate begins the stream.
+        """
+        if on > self.clock().astimezone(self.timezone).date():
+            raise InTheFuture("on is in the future")
+        try:
+            pair = self._get(ExchangeRate, rate_id)
+            at = self._at(occurred_at, pair)
+        except ExchangeRateNotFound:
+            at = self._at(occurred_at)
+            pair = ExchangeRate.quote(
+                rate_id, from_currency=from_currency, to_currency=to_currency, at=at
+            )
+        pair.record(rate=rate, on=on, at=at)
+        return pair
 
     def _get(self, cls: type[L], aggregate_id: UUID) -> L:
         """NotFound of its kind, also when the id is of something else."""

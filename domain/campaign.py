@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import field
 from datetime import date, datetime
-from typing import Self
+from typing import Any, Self
 from uuid import UUID
 
 from domain.aggregate import LedgerAggregate
@@ -17,11 +17,13 @@ from domain.errors import (
     InvalidPeriod,
 )
 from domain.values import (
+    CampaignPlan,
     CampaignStatus,
     ExternalId,
     Money,
     business_date,
     checked_channel,
+    counted,
     optional_text,
     text,
 )
@@ -43,16 +45,21 @@ class Campaign(LedgerAggregate):
     ends_on: date = field(init=False)
     budget: Money = field(init=False)
     external_id: ExternalId | None = field(init=False, default=None)
+    product: str | None = field(init=False, default=None)
+    planned: CampaignPlan | None = field(init=False, default=None)
     status: CampaignStatus = field(init=False, default=CampaignStatus.PLANNED)
     started: bool = field(init=False, default=False)
     approved_by: str | None = field(init=False, default=None)
     costs: dict[str, Money] = field(init=False, default_factory=dict)
+    attendees: int | None = field(init=False, default=None)
+    attendees_on: datetime | None = field(init=False, default=None)
 
     class Event(LedgerAggregate.Event):
         pass
 
     class Created(Event, LedgerAggregate.Created):
         TOPIC = "crm.campaign.planned"
+        class_version = 2
         name: str
         channel: str
         region: str | None
@@ -60,6 +67,9 @@ class Campaign(LedgerAggregate):
         ends_on: date
         budget: Money
         external_id: ExternalId | None
+        product: str | None = None
+        """What it promotes."""
+        plan: CampaignPlan | None = None
 
         def apply(self, aggregate: Campaign) -> None:
             aggregate.name = self.name
@@ -69,6 +79,12 @@ class Campaign(LedgerAggregate):
             aggregate.ends_on = self.ends_on
             aggregate.budget = self.budget
             aggregate.external_id = self.external_id
+            aggregate.product = self.product
+            aggregate.planned = self.plan
+
+        @staticmethod
+        def upcast_v1_v2(state: dict[str, Any]) -> None:
+            """Version 1 knew neither product nor aims."""
 
     class Submitted(Event):
         TOPIC = "crm.campaign.submitted"
@@ -105,6 +121,17 @@ class Campaign(LedgerAggregate):
         def apply(self, aggregate: Campaign) -> None:
             aggregate.costs[self.reference] = self.amount
 
+    class AttendanceRecorded(Event):
+        """How many came; the latest one counts (R37)."""
+
+        TOPIC = "crm.campaign.attendance-recorded"
+        attendees: int
+
+        def apply(self, aggregate: Campaign) -> None:
+            if aggregate._is_latest(self.timestamp, aggregate.attendees_on):
+                aggregate.attendees = self.attendees
+                aggregate.attendees_on = self.timestamp
+
     class Completed(Event):
         TOPIC = "crm.campaign.completed"
 
@@ -129,6 +156,8 @@ class Campaign(LedgerAggregate):
         ends_on: date,
         budget: Money,
         external_id: ExternalId | None,
+        product: str | None,
+        plan: CampaignPlan | None,
         at: datetime,
     ) -> Self:
         """From the first day to the last, both included."""
@@ -145,6 +174,8 @@ class Campaign(LedgerAggregate):
             ends_on=ends_on,
             budget=budget,
             external_id=external_id,
+            product=optional_text(product, "product"),
+            plan=_checked_plan(plan, budget),
         )
 
     def submit(self, *, at: datetime) -> None:
@@ -191,6 +222,14 @@ class Campaign(LedgerAggregate):
             raise CurrencyDiffers(f"the campaign's budget is in {self.budget.currency}")
         self.trigger_event(self.CostBooked, timestamp=at, amount=amount, reference=reference)
 
+    def record_attendance(self, *, attendees: int, at: datetime) -> None:
+        """Of a campaign that was started."""
+        if counted(attendees, "attendees") == self.attendees:
+            return
+        if not self.started:
+            raise CampaignStepRefused(f"a campaign that is {self.status} has not taken place")
+        self.trigger_event(self.AttendanceRecorded, timestamp=at, attendees=attendees)
+
     def complete(self, *, at: datetime) -> None:
         if self.status is CampaignStatus.COMPLETED:
             return
@@ -218,3 +257,16 @@ class Campaign(LedgerAggregate):
             CampaignStatus.RUNNING,
             CampaignStatus.COMPLETED,
         )
+
+
+def _checked_plan(plan: CampaignPlan | None, budget: Money) -> CampaignPlan | None:
+    """A plan without any aim is none."""
+    if plan is None or plan == CampaignPlan():
+        return None
+    for name in ("attendees", "responses", "deals", "contracts"):
+        aim: int | None = getattr(plan, name)
+        if aim is not None:
+            counted(aim, name)
+    if plan.revenue is not None and plan.revenue.currency != budget.currency:
+        raise CurrencyDiffers(f"the campaign's budget is in {budget.currency}")
+    return plan

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
+from decimal import Decimal
 from typing import Any, Final, Self
 from uuid import UUID
 
@@ -14,36 +15,71 @@ from domain.errors import (
     AlreadyLost,
     CauseReserved,
     ContactDiffers,
+    CostDiffers,
+    CurrencyDiffers,
     InvalidAttributes,
+    InvalidCycle,
+    InvalidLimit,
+    InvalidQuantity,
     NameMissing,
     NotInRelationship,
     NotLost,
     OrderDiffers,
     PaymentDiffers,
+    RetentionLimitExceeded,
+    RetentionNotPlanned,
     TooManyContacts,
 )
 from domain.values import (
     ATTRIBUTES,
     TEXT_LENGTH,
+    AlertKind,
     AttributeValue,
     ChurnCause,
     CustomerKind,
     CustomerType,
     ExternalId,
     Level,
+    LevelEvidence,
     Money,
     PaymentKind,
     Personal,
+    RepeatType,
     Severity,
     Silence,
     checked_attributes,
     checked_channel,
     optional_text,
+    quantity,
     text,
 )
 
 CONTACTS: Final = 1_000
 EMAIL_LENGTH: Final = 254
+LONGEST_CYCLE: Final = 3_650
+"""In days."""
+
+
+@dataclass(frozen=True)
+class Demand:
+    """When the customer may need something again (R69, R76); None: not known."""
+
+    repeat_type: RepeatType | None = None
+    cycle_days: int | None = None
+    """From one purchase to the next."""
+    stock_alert_below: Decimal | None = None
+    """In the unit that the customer's stock is reported in."""
+
+
+@dataclass(frozen=True)
+class Retention:
+    """What was decided on keeping the customer (R66)."""
+
+    worth_keeping: bool
+    social_effect: Severity | None
+    """Of losing it."""
+    limit: Money
+    """Of all that is spent on keeping it."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +101,7 @@ class Customer(LedgerAggregate):
     """
 
     TOPIC = "crm.customer"
+    class_version = 2
 
     kind: CustomerKind = field(init=False)
     name: str | None = field(init=False, default=None)
@@ -77,6 +114,8 @@ class Customer(LedgerAggregate):
     attributes: dict[str, AttributeValue] = field(init=False, default_factory=dict)
     contacts: tuple[Contact, ...] = field(init=False, default=())
     orders: dict[str, Money] = field(init=False, default_factory=dict)
+    order_costs: dict[str, Money] = field(init=False, default_factory=dict)
+    """Of the orders whose cost is known."""
     overdue: dict[str, Money] = field(init=False, default_factory=dict)
     settled: dict[str, Money] = field(init=False, default_factory=dict)
     type: CustomerType = field(init=False, default=CustomerType.PROSPECT)
@@ -87,6 +126,17 @@ class Customer(LedgerAggregate):
     churned_on: datetime | None = field(init=False, default=None)
     churn_cause: ChurnCause | None = field(init=False, default=None)
     won_back: bool = field(init=False, default=False)
+    purchased_on: datetime | None = field(init=False, default=None)
+    """Effective time of the latest purchase that this stream knows of."""
+    demand: Demand = field(init=False, default=Demand())
+    demand_on: datetime | None = field(init=False, default=None)
+    stock: Decimal | None = field(init=False, default=None)
+    stock_on: datetime | None = field(init=False, default=None)
+    alerts: set[str] = field(init=False, default_factory=set)
+    """<kind>:<event id> of what has been alerted."""
+    retention: Retention | None = field(init=False, default=None)
+    retention_on: datetime | None = field(init=False, default=None)
+    retention_costs: dict[str, Money] = field(init=False, default_factory=dict)
 
     class Event(LedgerAggregate.Event):
         pass
@@ -182,12 +232,21 @@ class Customer(LedgerAggregate):
 
     class OrderPlaced(Event):
         TOPIC = "crm.customer.order-placed"
+        class_version = 2
         order_id: str
         amount: Money
+        cost: Money | None = None
+        """Ours, in the currency of the amount."""
 
         def apply(self, aggregate: Customer) -> None:
             aggregate.orders[self.order_id] = self.amount
-            aggregate._relate(self.timestamp)
+            if self.cost is not None:
+                aggregate.order_costs[self.order_id] = self.cost
+            aggregate._purchase(self.timestamp)
+
+        @staticmethod
+        def upcast_v1_v2(state: dict[str, Any]) -> None:
+            """Version 1 knew no costs."""
 
     class PaymentOverdue(Event):
         TOPIC = "crm.customer.payment-overdue"
@@ -218,17 +277,25 @@ class Customer(LedgerAggregate):
         opportunity_id: UUID
 
         def apply(self, aggregate: Customer) -> None:
-            aggregate._relate(self.timestamp)
+            aggregate._purchase(self.timestamp)
 
     class LevelChanged(Event):
+        """By somebody's judgement, or by a rule, and then with its evidence."""
+
         TOPIC = "crm.customer.level-changed"
+        class_version = 2
         level: Level
         previous: Level | None
+        evidence: LevelEvidence | None = None
 
         def apply(self, aggregate: Customer) -> None:
             if aggregate._is_latest(self.timestamp, aggregate.level_on):
                 aggregate.level = self.level
                 aggregate.level_on = self.timestamp
+
+        @staticmethod
+        def upcast_v1_v2(state: dict[str, Any]) -> None:
+            """In version 1 every level was told by somebody."""
 
     class Churned(Event):
         """Lost actively, because somebody said so, or passively, by a silence."""
@@ -258,6 +325,69 @@ class Customer(LedgerAggregate):
         def apply(self, aggregate: Customer) -> None:
             aggregate._relate(self.timestamp)
             aggregate.won_back = True
+
+    class DemandDescribed(Event):
+        """The whole of it: what is absent is not known."""
+
+        TOPIC = "crm.customer.demand-described"
+        repeat_type: RepeatType | None
+        cycle_days: int | None
+        """From one purchase to the next."""
+        stock_alert_below: Decimal | None
+        """In the unit that the customer's stock is reported in."""
+
+        def apply(self, aggregate: Customer) -> None:
+            if aggregate._is_latest(self.timestamp, aggregate.demand_on):
+                aggregate.demand = Demand(self.repeat_type, self.cycle_days, self.stock_alert_below)
+                aggregate.demand_on = self.timestamp
+
+    class StockReported(Event):
+        """What the customer has left of what it buys from us."""
+
+        TOPIC = "crm.customer.stock-reported"
+        level: Decimal
+
+        def apply(self, aggregate: Customer) -> None:
+            if aggregate._is_latest(self.timestamp, aggregate.stock_on):
+                aggregate.stock = self.level
+                aggregate.stock_on = self.timestamp
+
+    class DemandAlerted(Event):
+        """By a rule: the customer is likely to need something again (R69)."""
+
+        TOPIC = "crm.customer.demand-alerted"
+        kind: AlertKind
+        rule: str
+        """The policy, with its version and configuration."""
+        due_at: datetime
+        event_id: UUID
+        """Of the event that it rests on."""
+
+        def apply(self, aggregate: Customer) -> None:
+            aggregate.alerts.add(_alert(self.kind, self.event_id))
+
+    class RetentionPlanned(Event):
+        """What may be done to keep the customer, and whether it is worth it (R66)."""
+
+        TOPIC = "crm.customer.retention-planned"
+        worth_keeping: bool
+        social_effect: Severity | None
+        """Of losing it."""
+        limit: Money
+        """Of all that is spent on keeping it; 0 where it is not worth keeping."""
+
+        def apply(self, aggregate: Customer) -> None:
+            if aggregate._is_latest(self.timestamp, aggregate.retention_on):
+                aggregate.retention = Retention(self.worth_keeping, self.social_effect, self.limit)
+                aggregate.retention_on = self.timestamp
+
+    class RetentionSpent(Event):
+        TOPIC = "crm.customer.retention-spent"
+        amount: Money
+        reference: str
+
+        def apply(self, aggregate: Customer) -> None:
+            aggregate.retention_costs[self.reference] = self.amount
 
     @classmethod
     def register(
@@ -364,13 +494,20 @@ class Customer(LedgerAggregate):
             kind=text(kind, "kind"),
         )
 
-    def place_order(self, *, order_id: str, amount: Money, at: datetime) -> None:
+    def place_order(
+        self, *, order_id: str, amount: Money, cost: Money | None, at: datetime
+    ) -> None:
+        """`cost` is ours, in the currency of the amount."""
         known = self.orders.get(text(order_id, "order_id"))
-        if known == amount:
-            return
         if known is not None:
-            raise OrderDiffers("the order was placed with another amount")
-        self.trigger_event(self.OrderPlaced, timestamp=at, order_id=order_id, amount=amount)
+            if (known, self.order_costs.get(order_id)) == (amount, cost):
+                return
+            raise OrderDiffers("the order was placed with another amount or cost")
+        if cost is not None and cost.currency != amount.currency:
+            raise CurrencyDiffers(f"the order is in {amount.currency}")
+        self.trigger_event(
+            self.OrderPlaced, timestamp=at, order_id=order_id, amount=amount, cost=cost
+        )
 
     def record_payment(
         self, *, kind: PaymentKind, reference: str, amount: Money, at: datetime
@@ -410,6 +547,16 @@ class Customer(LedgerAggregate):
             return
         self.trigger_event(self.LevelChanged, timestamp=at, level=level, previous=self.level)
 
+    def change_level_by_rule(self, *, level: Level, evidence: LevelEvidence, at: datetime) -> None:
+        """Nothing outside a relationship, nor where a level was set later than `at`."""
+        if self.type is not CustomerType.RELATIONSHIP or level is self.level:
+            return
+        if not self._is_latest(at, self.level_on):
+            return
+        self.trigger_event(
+            self.LevelChanged, timestamp=at, level=level, previous=self.level, evidence=evidence
+        )
+
     def churn(self, *, cause: ChurnCause, at: datetime) -> None:
         """Actively."""
         if cause is ChurnCause.SILENCE:
@@ -438,6 +585,114 @@ class Customer(LedgerAggregate):
             raise NotLost("only a lost customer can be won back")
         self.trigger_event(self.WonBack, timestamp=at)
 
+    def describe_demand(
+        self,
+        *,
+        repeat_type: RepeatType | None,
+        cycle_days: int | None,
+        stock_alert_below: Decimal | None,
+        at: datetime,
+    ) -> None:
+        """The whole of it: None is not known. One-off business has no cycle (R76)."""
+        if cycle_days is not None:
+            if not 1 <= cycle_days <= LONGEST_CYCLE:
+                raise InvalidCycle(f"cycle_days is between 1 and {LONGEST_CYCLE:,}")
+            if repeat_type is RepeatType.PROJECT:
+                raise InvalidCycle("one-off business has no cycle")
+        if stock_alert_below is not None:
+            stock_alert_below = quantity(stock_alert_below, "stock_alert_below")
+            if not stock_alert_below:
+                raise InvalidQuantity("no stock is below a stock_alert_below of 0")
+        described = Demand(repeat_type, cycle_days, stock_alert_below)
+        if described != self.demand:
+            self.trigger_event(self.DemandDescribed, timestamp=at, **vars(described))
+
+    def report_stock(self, *, level: Decimal, at: datetime) -> None:
+        """Each report is a fact of its own, save the same one of the same instant."""
+        level = quantity(level, "level")
+        if (level, at) != (self.stock, self.stock_on):
+            self.trigger_event(self.StockReported, timestamp=at, level=level)
+
+    def alert_demand(
+        self, *, kind: AlertKind, rule: str, due_at: datetime, event_id: UUID, at: datetime
+    ) -> None:
+        """Once per kind and event; nothing of a lost customer, nor if it has become wrong since.
+
+        A cycle counts from the latest purchase, a stock from the latest report. Contracts inside a
+        relationship are not known to this stream: `event_id` answers for them.
+        """
+        if _alert(kind, event_id) in self.alerts or self.type is CustomerType.LOST:
+            return
+        if self._is_due(kind, due_at):
+            self.trigger_event(
+                self.DemandAlerted,
+                timestamp=at,
+                kind=kind,
+                rule=rule,
+                due_at=due_at,
+                event_id=event_id,
+            )
+
+    def plan_retention(
+        self,
+        *,
+        worth_keeping: bool,
+        social_effect: Severity | None,
+        limit: Money,
+        at: datetime,
+    ) -> None:
+        """`limit` is of all that is spent, before this plan, too, and stays in one currency."""
+        if not worth_keeping and limit.value:
+            raise InvalidLimit("nothing is spent on a customer who is not worth keeping")
+        planned = Retention(worth_keeping, social_effect, limit)
+        if planned == self.retention:
+            return
+        if any(spent.currency != limit.currency for spent in self.retention_costs.values()):
+            raise CurrencyDiffers("what was spent so far is in another currency")
+        self.trigger_event(self.RetentionPlanned, timestamp=at, **vars(planned))
+
+    def book_retention_cost(self, *, amount: Money, reference: str, at: datetime) -> None:
+        """In the limit's currency, and within it; once per reference."""
+        known = self.retention_costs.get(text(reference, "reference"))
+        if known == amount:
+            return
+        if known is not None:
+            raise CostDiffers("the cost was booked with another amount")
+        if self.retention is None:
+            raise RetentionNotPlanned("no limit was set for keeping the customer")
+        limit = self.retention.limit
+        if amount.currency != limit.currency:
+            raise CurrencyDiffers(f"the limit is in {limit.currency}")
+        if (
+            sum((spent.value for spent in self.retention_costs.values()), amount.value)
+            > limit.value
+        ):
+            raise RetentionLimitExceeded(f"more than the limit of {limit} would be spent")
+        self.trigger_event(self.RetentionSpent, timestamp=at, amount=amount, reference=reference)
+
+    @staticmethod
+    def upcast_v1_v2(state: dict[str, Any]) -> None:
+        """Snapshots of version 1 did not tell purchases from losses and win-backs."""
+        if "type_on" in state:
+            state["purchased_on"] = state["type_on"]
+
+    def _is_due(self, kind: AlertKind, due_at: datetime) -> bool:
+        demand = self.demand
+        if kind is AlertKind.CYCLE:
+            if demand.cycle_days is None:
+                return False
+            since = due_at - timedelta(days=demand.cycle_days)
+            return self.purchased_on is None or self.purchased_on <= since
+        if self.stock is None or demand.stock_alert_below is None:
+            return False
+        latest = all(self._is_latest(due_at, known) for known in (self.stock_on, self.purchased_on))
+        return latest and self.stock < demand.stock_alert_below
+
+    def _purchase(self, at: datetime) -> None:
+        if self._is_latest(at, self.purchased_on):
+            self.purchased_on = at
+        self._relate(at)
+
     def _relate(self, at: datetime) -> None:
         if not self._is_latest(at, self.type_on):
             return
@@ -446,10 +701,6 @@ class Customer(LedgerAggregate):
             self.level = Level.NEW
             self.level_on = at
         self.type_on = at
-
-    @staticmethod
-    def _is_latest(at: datetime, known: datetime | None) -> bool:
-        return known is None or at >= known
 
     def _changed_name(self, name: str | None) -> dict[str, Any]:
         if name is None:
@@ -480,3 +731,7 @@ class Customer(LedgerAggregate):
     def _holds(self, key: str, value: AttributeValue) -> bool:
         held = self.attributes.get(key)
         return held == value and type(held) is type(value)  # True == 1 == 1.0
+
+
+def _alert(kind: AlertKind, event_id: UUID) -> str:
+    return f"{kind}:{event_id}"

@@ -10,6 +10,11 @@ DomainError
 │   ├── InvalidStages       a pipeline that can't be walked
 │   ├── InvalidPeriod       ends before it starts
 │   ├── InvalidDate         a date or time that no business fact has
+│   ├── InvalidCount        not a number of things: negative or too large
+│   ├── InvalidQuantity     an amount of stock: negative, too large, too many decimals
+│   ├── InvalidCycle        a length no buying cycle has, or a cycle of one-off business
+│   ├── InvalidLimit        money to keep a customer who is not worth keeping
+│   ├── InvalidRate         not above 0, too large, too many decimals, or of one currency only
 │   ├── NaiveTime           a time without an offset
 │   ├── InTheFuture         said to have happened later than now
 │   ├── CauseReserved       a cause of churn that only a policy finds
@@ -19,7 +24,8 @@ DomainError
 │   ├── CustomerNotFound
 │   ├── OpportunityNotFound
 │   ├── CampaignNotFound
-│   └── PipelineNotFound
+│   ├── PipelineNotFound
+│   └── ExchangeRateNotFound
 ├── NeedsApproval           the step must name who approved it
 └── Refused                 a rule forbids it in the present state
     ├── AlreadyExists       the external id has been taken (carries `existing_id`)
@@ -30,8 +36,10 @@ DomainError
     ├── NameMissing         an identified customer has a name
     ├── ContactDiffers      the contact id stands for other content
     ├── TooManyContacts
-    ├── OrderDiffers        the order id stands for another amount
+    ├── OrderDiffers        the order id stands for another amount or cost
     ├── PaymentDiffers      the reference stands for another amount
+    ├── RetentionNotPlanned nothing was decided on keeping the customer
+    ├── RetentionLimitExceeded  more than may be spent on keeping the customer
     ├── NotInRelationship   levels exist inside a relationship only
     ├── NotLost             nobody to win back
     ├── AlreadyLost         lost before, for another cause
@@ -115,6 +123,26 @@ class InvalidDate(Invalid):
     type = "invalid-date"
 
 
+class InvalidCount(Invalid):
+    type = "invalid-count"
+
+
+class InvalidQuantity(Invalid):
+    type = "invalid-quantity"
+
+
+class InvalidCycle(Invalid):
+    type = "invalid-cycle"
+
+
+class InvalidLimit(Invalid):
+    type = "invalid-limit"
+
+
+class InvalidRate(Invalid):
+    type = "invalid-rate"
+
+
 class NaiveTime(Invalid):
     type = "naive-time"
 
@@ -149,6 +177,10 @@ class CampaignNotFound(NotFound):
 
 class PipelineNotFound(NotFound):
     type = "pipeline-not-found"
+
+
+class ExchangeRateNotFound(NotFound):
+    type = "exchange-rate-not-found"
 
 
 class AlreadyExists(Refused):
@@ -193,6 +225,14 @@ class OrderDiffers(Refused):
 
 class PaymentDiffers(Refused):
     type = "payment-differs"
+
+
+class RetentionNotPlanned(Refused):
+    type = "retention-not-planned"
+
+
+class RetentionLimitExceeded(Refused):
+    type = "retention-limit-exceeded"
 
 
 class NotInRelationship(Refused):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import field
 from datetime import date, datetime, tzinfo
 from decimal import Decimal
-from typing import Final, Self
+from typing import Any, Final, Self
 from uuid import UUID
 
 from domain.aggregate import LedgerAggregate
@@ -67,6 +67,7 @@ class Opportunity(LedgerAggregate):
     resumed: bool = field(init=False, default=False)
     chance: Decimal | None = field(init=False, default=None)
     contract_amount: Money | None = field(init=False, default=None)
+    contract_cost: Money | None = field(init=False, default=None)
     signed_on: date | None = field(init=False, default=None)
     loss_cause: str | None = field(init=False, default=None)
     competitor: str | None = field(init=False, default=None)
@@ -183,13 +184,21 @@ class Opportunity(LedgerAggregate):
         """The deal is won."""
 
         TOPIC = "crm.opportunity.contract-signed"
+        class_version = 2
         amount: Money
         signed_on: date
+        cost: Money | None = None
+        """Ours, in the currency of the amount."""
 
         def apply(self, aggregate: Opportunity) -> None:
             aggregate.status = OpportunityStatus.WON
             aggregate.contract_amount = self.amount
+            aggregate.contract_cost = self.cost
             aggregate.signed_on = self.signed_on
+
+        @staticmethod
+        def upcast_v1_v2(state: dict[str, Any]) -> None:
+            """Version 1 knew no costs."""
 
     class Lost(Event):
         TOPIC = "crm.opportunity.lost"
@@ -368,18 +377,32 @@ class Opportunity(LedgerAggregate):
         self.trigger_event(self.Terminated, timestamp=at, approved_by=approver)
 
     def sign_contract(
-        self, *, amount: Money, signed_on: date, timezone: tzinfo, at: datetime
+        self,
+        *,
+        amount: Money,
+        signed_on: date,
+        cost: Money | None,
+        timezone: tzinfo,
+        at: datetime,
     ) -> None:
-        """Wins the deal. Not before the day it was opened, reckoned in `timezone`."""
+        """Wins the deal. Not before the day it was opened, reckoned in `timezone`.
+
+        `cost` is ours, in the deal's currency.
+        """
         if self.status is OpportunityStatus.WON:
-            if (amount, signed_on) == (self.contract_amount, self.signed_on):
+            signed = (self.contract_amount, self.signed_on, self.contract_cost)
+            if (amount, signed_on, cost) == signed:
                 return
             raise ContractDiffers("the deal was won with another contract")
         self._check_open()
         self._check_currency(amount)
+        if cost is not None:
+            self._check_currency(cost)
         if signed_on < self.created_on.astimezone(timezone).date():
             raise SignedBeforeOpening("the contract is older than the deal")
-        self.trigger_event(self.ContractSigned, timestamp=at, amount=amount, signed_on=signed_on)
+        self.trigger_event(
+            self.ContractSigned, timestamp=at, amount=amount, signed_on=signed_on, cost=cost
+        )
 
     def lose(self, *, cause: str, competitor: str | None, at: datetime) -> None:
         """R49: names the winning competitor; "none" and "unknown" will do, silence won't."""

@@ -24,9 +24,11 @@ from domain.errors import (
     CurrencyDiffers,
     InvalidAttributes,
     InvalidChannel,
+    InvalidCount,
     InvalidDate,
     InvalidMoney,
     InvalidProbability,
+    InvalidQuantity,
     InvalidText,
 )
 
@@ -40,6 +42,8 @@ ATTRIBUTES: Final = 100
 ATTRIBUTE_KEY_LENGTH: Final = 100
 ATTRIBUTE_TEXT_LENGTH: Final = 1_000
 INT_LIMIT: Final = 2**63
+COUNT_LIMIT: Final = 10**9
+QUANTITY_LIMIT: Final = Decimal(10) ** 15
 DECIMALS: Final = 12
 """Of numbers other than amounts."""
 CHANNELS: Final = ("visit", "conference", "web", "letter", "phone")
@@ -100,6 +104,22 @@ class Severity(StrEnum):
 class PaymentKind(StrEnum):
     OVERDUE = "overdue"
     SETTLED = "settled"
+
+
+class RepeatType(StrEnum):
+    """R76 三种销售: how often the customer buys again."""
+
+    CONTINUOUS = "continuous"
+    PERIODIC = "periodic"
+    PROJECT = "project"
+    """One-off: no next purchase is to be expected."""
+
+
+class AlertKind(StrEnum):
+    """R69 新需求提示: the buying cycle has gone by, or the stock has fallen too low."""
+
+    CYCLE = "cycle"
+    STOCK = "stock"
 
 
 class OpportunityStatus(StrEnum):
@@ -220,6 +240,30 @@ class Silence:
     """Of the event that was recorded of it."""
 
 
+@dataclass(frozen=True)
+class LevelEvidence:
+    """What a change of level by a rule rests on."""
+
+    rule: str
+    """The policy, with its version and configuration."""
+    figures: dict[str, str]
+    """What was measured, by name: {"revenue": "1200.00", "revenue_before": "900.00"}."""
+    event_id: UUID
+    """Of the event that the rule was asked at."""
+
+
+@dataclass(frozen=True)
+class CampaignPlan:
+    """What a campaign is meant to bring (R36); None: no such aim."""
+
+    attendees: int | None = None
+    responses: int | None = None
+    deals: int | None = None
+    contracts: int | None = None
+    revenue: Money | None = None
+    """Of the contracts, in the currency of the campaign's budget."""
+
+
 class Personal:
     """Text about a natural person, encrypted wherever it is stored, under the key of `subject`.
 
@@ -303,6 +347,22 @@ def probability(value: Decimal, field: str = "probability") -> Decimal:
     if not value.is_finite() or not 0 <= value <= 1 or decimals(value) > DECIMALS:
         raise InvalidProbability(f"{field} is between 0 and 1, with at most {DECIMALS} decimals")
     return value
+
+
+def counted(value: int, field: str) -> int:
+    """0..10^9; else InvalidCount."""
+    if not 0 <= value <= COUNT_LIMIT:
+        raise InvalidCount(f"{field} is a number between 0 and {COUNT_LIMIT:,}")
+    return value
+
+
+def quantity(value: Decimal, field: str) -> Decimal:
+    """0 <= value < 10^15 with at most 12 decimals; else InvalidQuantity."""
+    if not value.is_finite() or not 0 <= value < QUANTITY_LIMIT or decimals(value) > DECIMALS:
+        raise InvalidQuantity(
+            f"{field} is at least 0 and below {QUANTITY_LIMIT:,}, with at most {DECIMALS} decimals"
+        )
+    return value.copy_abs()  # -0 is 0
 
 
 def business_date(value: date, field: str) -> date:

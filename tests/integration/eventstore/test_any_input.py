@@ -147,8 +147,8 @@ def test_old_events_of_a_class_that_has_changed(
         state["order_id"] = f"A-{state['order_id']}"
 
     run(before())
-    monkeypatch.setattr(Customer.OrderPlaced, "class_version", 2)
-    monkeypatch.setattr(Customer.OrderPlaced, "upcast_v1_v2", staticmethod(upcast), raising=False)
+    monkeypatch.setattr(Customer.OrderPlaced, "class_version", 3)
+    monkeypatch.setattr(Customer.OrderPlaced, "upcast_v2_v3", staticmethod(upcast), raising=False)
     transcoder.event_codec.cache_clear()
     try:
         later = new_product()

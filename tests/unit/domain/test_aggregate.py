@@ -17,9 +17,20 @@ from domain.aggregate import LedgerAggregate
 from domain.campaign import Campaign
 from domain.customer import Customer
 from domain.errors import DomainError
+from domain.exchange_rate import ExchangeRate
 from domain.opportunity import Opportunity
 from domain.pipeline import DEFAULT_STAGES, Pipeline
-from domain.values import ChurnCause, CustomerKind, Level, PaymentKind, Severity
+from domain.values import (
+    AlertKind,
+    ChurnCause,
+    CustomerKind,
+    Level,
+    LevelEvidence,
+    Money,
+    PaymentKind,
+    RepeatType,
+    Severity,
+)
 from tests.given_when_then import ID, START, replay
 from tests.unit.domain.streams import CAMPAIGN, CUSTOMER, eur
 
@@ -88,11 +99,18 @@ def campaign() -> Campaign:
         ends_on=date(2024, 3, 31),
         budget=eur("9"),
         external_id=None,
+        product=None,
+        plan=None,
         at=START,
     )
 
 
+def exchange_rate() -> ExchangeRate:
+    return ExchangeRate.quote(ID, from_currency="EUR", to_currency="CNY", at=START)
+
+
 maybe_word = st.none() | words
+quantities = st.sampled_from([Decimal(-1), Decimal(0), Decimal("0.5"), Decimal(3), Decimal("NaN")])
 of_pipeline = {"pipeline": st.builds(pipeline), "approver": maybe_word}
 deal_steps = steps(
     change_stage={**of_pipeline, "stage": st.sampled_from(["prospect", "bid", "contract", "?"])},
@@ -102,7 +120,12 @@ deal_steps = steps(
     suspend=of_pipeline,
     resume={},
     terminate=of_pipeline,
-    sign_contract={"amount": amounts, "signed_on": days, "timezone": st.just(UTC)},
+    sign_contract={
+        "amount": amounts,
+        "signed_on": days,
+        "cost": st.none() | amounts | st.just(Money.of("1", "CNY")),
+        "timezone": st.just(UTC),
+    },
     lose={"cause": words, "competitor": maybe_word},
     review={"summary": words, "competitor": maybe_word},
     estimate_chance={"chance": st.sampled_from([Decimal("0.5"), Decimal(2), Decimal("NaN")])},
@@ -132,7 +155,11 @@ customer_steps = steps(
         "phone": maybe_word,
     },
     respond={"campaign_id": st.just(CAMPAIGN), "channel": words, "kind": words},
-    place_order={"order_id": words, "amount": amounts},
+    place_order={
+        "order_id": words,
+        "amount": amounts,
+        "cost": st.none() | amounts | st.just(Money.of("1", "CNY")),
+    },
     record_payment={
         "kind": st.sampled_from(PaymentKind),
         "reference": words,
@@ -145,6 +172,28 @@ customer_steps = steps(
     },
     start_relationship={"opportunity_id": st.just(CUSTOMER)},
     change_level={"level": st.sampled_from(Level)},
+    change_level_by_rule={
+        "level": st.sampled_from(Level),
+        "evidence": st.just(LevelEvidence("levels/1", {"revenue": "3"}, CUSTOMER)),
+    },
+    describe_demand={
+        "repeat_type": st.none() | st.sampled_from(RepeatType),
+        "cycle_days": st.sampled_from([None, 0, 1, 7, 3_651]),
+        "stock_alert_below": st.none() | quantities,
+    },
+    report_stock={"level": quantities},
+    alert_demand={
+        "kind": st.sampled_from(AlertKind),
+        "rule": words,
+        "due_at": times,
+        "event_id": st.sampled_from([CAMPAIGN, CUSTOMER]),
+    },
+    plan_retention={
+        "worth_keeping": st.booleans(),
+        "social_effect": st.none() | st.sampled_from(Severity),
+        "limit": st.sampled_from([eur("0"), eur("3"), Money.of("9", "CNY")]),
+    },
+    book_retention_cost={"amount": amounts, "reference": words},
     churn={"cause": st.sampled_from(ChurnCause)},
     win_back={},
 )
@@ -154,13 +203,22 @@ campaign_steps = steps(
     reject={},
     start={},
     book_cost={"amount": amounts, "reference": words},
+    record_attendance={"attendees": st.integers(-1, 3)},
     complete={},
     cancel={},
 )
-STREAMS = [(deal, deal_steps), (customer, customer_steps), (campaign, campaign_steps)]
+rate_steps = steps(record={"rate": quantities, "on": days})
+STREAMS = [
+    (deal, deal_steps),
+    (customer, customer_steps),
+    (campaign, campaign_steps),
+    (exchange_rate, rate_steps),
+]
 
 
-@pytest.mark.parametrize(("begin", "commands"), STREAMS, ids=["deal", "customer", "campaign"])
+@pytest.mark.parametrize(
+    ("begin", "commands"), STREAMS, ids=["deal", "customer", "campaign", "exchange rate"]
+)
 @settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_any_sequence_of_commands_is_refused_or_replays_to_the_same_state(
@@ -185,7 +243,7 @@ def test_any_sequence_of_commands_is_refused_or_replays_to_the_same_state(
     assert snapshot.mutate(None) == aggregate
 
 
-@pytest.mark.parametrize("begin", [pipeline, deal, customer, campaign])
+@pytest.mark.parametrize("begin", [pipeline, deal, customer, campaign, exchange_rate])
 def test_state_is_declared_and_unset_state_has_its_default(
     begin: Callable[[], LedgerAggregate],
 ) -> None:
@@ -199,9 +257,9 @@ def test_state_is_declared_and_unset_state_has_its_default(
 
 def test_a_copy_and_a_snapshot_stay_as_they_were() -> None:
     original = customer()
-    original.place_order(order_id="a", amount=eur("1"), at=START)
+    original.place_order(order_id="a", amount=eur("1"), cost=None, at=START)
     copied, snapshot = deepcopy(original), Customer.Snapshot.take(original)
-    original.place_order(order_id="b", amount=eur("1"), at=START)
+    original.place_order(order_id="b", amount=eur("1"), cost=None, at=START)
     assert list(copied.orders) == list(snapshot.state["orders"]) == ["a"]
     assert (len(copied.pending_events), len(original.pending_events)) == (2, 3)
     assert snapshot.topic == "crm.customer"
@@ -209,7 +267,7 @@ def test_a_copy_and_a_snapshot_stay_as_they_were() -> None:
 
 def test_each_stream_begins_with_its_own_defaults() -> None:
     first, second = customer(), customer()
-    first.place_order(order_id="a", amount=eur("1"), at=START)
+    first.place_order(order_id="a", amount=eur("1"), cost=None, at=START)
     assert second.orders == {}
 
 
@@ -217,6 +275,6 @@ def test_the_latest_time_is_kept_whatever_comes_in_which_order() -> None:
     stream = customer()
     for month in (5, 3, 4):
         at = datetime(2024, month, 1, tzinfo=UTC)
-        stream.place_order(order_id=str(month), amount=eur("1"), at=at)
+        stream.place_order(order_id=str(month), amount=eur("1"), cost=None, at=at)
     assert stream.last_occurred_on == datetime(2024, 5, 1, tzinfo=UTC)
     assert stream.created_on == START

@@ -6,7 +6,7 @@ import pickle
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
-from typing import Any
+from typing import Any, ClassVar
 from uuid import UUID, uuid4
 from zoneinfo import ZoneInfo
 
@@ -23,19 +23,23 @@ from domain.errors import (
     CustomerNotFound,
     InTheFuture,
     InvalidDate,
+    InvalidRate,
     NaiveTime,
     OpportunityNotFound,
     PipelineNotFound,
     SignedBeforeOpening,
 )
+from domain.exchange_rate import ExchangeRate, exchange_rate_id
 from domain.opportunity import Opportunity
 from domain.pipeline import DEFAULT_PIPELINE_ID, DEFAULT_STAGES, Pipeline
 from domain.values import (
+    AlertKind,
     ChurnCause,
     CustomerKind,
     CustomerType,
     ExternalId,
     Level,
+    LevelEvidence,
     OpportunityStatus,
     Severity,
     stream_id,
@@ -353,8 +357,9 @@ def test_a_campaign_from_plan_to_completion(crm: MemoryCRM, campaign_id: UUID) -
     crm.save(crm.approve_campaign(campaign_id, by="boss"))
     crm.save(crm.start_campaign(campaign_id))
     crm.save(crm.book_cost(campaign_id, amount=eur("1"), reference="r-1"))
+    crm.save(crm.record_attendance(campaign_id, attendees=40))
     crm.save(crm.complete_campaign(campaign_id))
-    assert crm.complete_campaign(campaign_id).version == 8
+    assert crm.complete_campaign(campaign_id).version == 9
     other = uuid4()
     crm.save(plan(crm, other))
     assert crm.cancel_campaign(other).version == 2
@@ -372,6 +377,76 @@ def test_a_customer_through_its_life(crm: MemoryCRM, customer_id: UUID) -> None:
     customer = crm.win_back(customer_id)
     crm.save(customer)
     assert (customer.version, customer.level) == (10, Level.NEW)
+    crm.save(crm.describe_demand(customer_id, cycle_days=30, stock_alert_below=Decimal(10)))
+    crm.save(crm.report_stock(customer_id, level=Decimal(9)))
+    crm.save(crm.plan_retention(customer_id, worth_keeping=True, limit=eur("9")))
+    crm.save(crm.book_retention_cost(customer_id, amount=eur("9"), reference="r-1"))
+    customer = crm.book_retention_cost(customer_id, amount=eur("9"), reference="r-1")
+    assert (customer.version, customer.pending_events) == (14, [])
+
+
+class TestRules:
+    """Commands that policies give, which may know of something before this customer does."""
+
+    EVIDENCE = LevelEvidence("levels/1", {}, UUID(int=1))
+
+    def test_a_level(self, crm: MemoryCRM, customer_id: UUID) -> None:
+        crm.now = TODAY + timedelta(hours=1)
+        crm.save(crm.place_order(customer_id, order_id="o-1", amount=eur("1")))
+        change: dict[str, Any] = {"level": Level.GROWING, "evidence": self.EVIDENCE}
+        before = TODAY - timedelta(days=1)
+        unchanged = crm.change_level_by_rule(customer_id, **change, occurred_at=before)
+        assert not unchanged.pending_events
+        crm.now = TODAY + timedelta(days=2)
+        due = TODAY + timedelta(days=1)
+        changed = crm.change_level_by_rule(customer_id, **change, occurred_at=due)
+        assert (changed.level, changed.modified_on) == (Level.GROWING, due)
+        with pytest.raises(InTheFuture):
+            crm.change_level_by_rule(
+                customer_id, **change, occurred_at=crm.now + timedelta(seconds=1)
+            )
+
+    def test_an_alert_is_not_older_than_the_customer(
+        self, crm: MemoryCRM, customer_id: UUID
+    ) -> None:
+        crm.save(crm.describe_demand(customer_id, cycle_days=30))
+        due = TODAY - timedelta(days=1)
+        alerted = crm.alert_demand(
+            customer_id,
+            kind=AlertKind.CYCLE,
+            rule="demand/1",
+            due_at=due,
+            event_id=UUID(int=1),
+            occurred_at=due,
+        )
+        alert: Any = alerted.pending_events[0]
+        assert (alert.timestamp, alert.due_at) == (TODAY, due)
+
+
+class TestRates:
+    EUR_CNY: ClassVar[dict[str, Any]] = {"from_currency": "EUR", "to_currency": "CNY"}
+    ID = exchange_rate_id("EUR", "CNY")
+
+    def test_the_first_one_begins_the_stream(self, crm: MemoryCRM) -> None:
+        rate = {**self.EUR_CNY, "rate": Decimal("7.8"), "on": date(2024, 7, 1)}
+        crm.save(crm.record_rate(self.ID, **rate))
+        assert crm.record_rate(self.ID, **rate).pending_events == []
+        earlier = {**rate, "on": date(2020, 1, 1)}
+        crm.save(crm.record_rate(self.ID, **earlier))
+        found: ExchangeRate = crm.repository.get(self.ID)
+        assert (found.version, list(found.rates)) == (3, [rate["on"], earlier["on"]])
+
+    def test_nothing_is_left_of_a_pair_whose_first_rate_is_refused(self, crm: MemoryCRM) -> None:
+        with pytest.raises(InvalidRate):
+            crm.record_rate(self.ID, **self.EUR_CNY, rate=Decimal(0), on=date(2024, 7, 1))
+        assert self.ID not in crm.repository
+
+    def test_none_of_tomorrow(self, crm: MemoryCRM) -> None:
+        crm.now = datetime(2024, 7, 1, 16, tzinfo=UTC)  # midnight in Shanghai
+        rate: dict[str, Any] = {**self.EUR_CNY, "rate": Decimal("7.8")}
+        with pytest.raises(InTheFuture):
+            crm.record_rate(self.ID, **rate, on=date(2024, 7, 3))
+        assert crm.record_rate(self.ID, **rate, on=date(2024, 7, 2)).version == 2
 
 
 def test_a_running_deal_keeps_its_revision_until_moved(crm: MemoryCRM, deal_id: UUID) -> None:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import date
+from datetime import date, datetime, timedelta
 from operator import methodcaller
 from typing import Any
 
@@ -15,11 +15,12 @@ from domain.errors import (
     CostsNotAllowed,
     CurrencyDiffers,
     InvalidChannel,
+    InvalidCount,
     InvalidDate,
     InvalidPeriod,
     InvalidText,
 )
-from domain.values import CampaignStatus, Money
+from domain.values import CampaignPlan, CampaignStatus, Money
 from tests.given_when_then import ID, NOW, START, fact, given
 from tests.unit.domain.streams import Stream, eur
 
@@ -76,6 +77,8 @@ def planning(**changes: Any) -> Callable[[None], Campaign]:
         "ends_on": date(2024, 3, 31),
         "budget": eur("500"),
         "external_id": None,
+        "product": " ",
+        "plan": None,
         "at": START,
     }
     return lambda _: Campaign.plan(ID, **{**details, **changes})
@@ -85,6 +88,10 @@ def costing(value: str = "20", reference: str = "r-1", currency: str = "EUR") ->
     return lambda campaign: campaign.book_cost(
         amount=Money.of(value, currency), reference=reference, at=NOW
     )
+
+
+def attending(attendees: int, at: datetime = NOW) -> Command:
+    return lambda campaign: campaign.record_attendance(attendees=attendees, at=at)
 
 
 def reached(planned: Stream, status: CampaignStatus) -> Stream:
@@ -105,6 +112,29 @@ def test_refuses_bad_plans() -> None:
     given().when(planning(channel="Web!")).refused(InvalidChannel)
     given().when(planning(name="")).refused(InvalidText)
     given().when(planning(channel="trade-fair")).then(fact(Campaign.Created, channel="trade-fair"))
+
+
+def test_may_have_a_product_and_aims() -> None:
+    aims = CampaignPlan(attendees=40, responses=0, contracts=2, revenue=eur("900"))
+    campaign = (
+        given()
+        .when(planning(product="press", plan=aims))
+        .then(fact(Campaign.Created, product="press", plan=aims))
+    )
+    assert (campaign.product, campaign.planned) == ("press", aims)
+    given().when(planning(plan=CampaignPlan())).then(fact(Campaign.Created, plan=None))
+
+
+@pytest.mark.parametrize("aim", ["attendees", "responses", "deals", "contracts"])
+@pytest.mark.parametrize("number", [-1, 10**9 + 1])
+def test_refuses_aims_that_are_no_numbers_of_things(aim: str, number: int) -> None:
+    aims: dict[str, Any] = {aim: number}
+    given().when(planning(plan=CampaignPlan(**aims))).refused(InvalidCount)
+
+
+def test_refuses_an_aim_in_another_currency_than_the_budget() -> None:
+    revenue = Money.of("900", "USD")
+    given().when(planning(plan=CampaignPlan(revenue=revenue))).refused(CurrencyDiffers)
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -155,3 +185,31 @@ def test_a_cost_is_booked_once(running_campaign: Stream) -> None:
     given(*booked).when(costing(reference="r-2")).then(fact(Campaign.CostBooked))
     given(*booked).when(costing(currency="USD", reference="r-2")).refused(CurrencyDiffers)
     given(*booked).when(costing(reference="")).refused(InvalidText)
+
+
+def test_the_latest_attendance_counts(running_campaign: Stream) -> None:
+    came = fact(Campaign.AttendanceRecorded, at=NOW, attendees=40)
+    campaign = given(*running_campaign).when(attending(40)).then(came)
+    assert campaign.attendees == 40
+    given(*running_campaign, came).when(attending(40)).then()
+    corrected = given(*running_campaign, came).when(attending(41))
+    assert corrected.then(fact(Campaign.AttendanceRecorded)).attendees == 41
+    late = given(*running_campaign, came).when(attending(39, NOW - timedelta(days=1)))
+    assert late.then(fact(Campaign.AttendanceRecorded)).attendees == 40
+    given(*running_campaign).when(attending(0)).then(fact(Campaign.AttendanceRecorded))
+
+
+@pytest.mark.parametrize("number", [-1, 10**9 + 1])
+def test_refuses_an_attendance_that_is_no_number_of_people(
+    running_campaign: Stream, number: int
+) -> None:
+    given(*running_campaign).when(attending(number)).refused(InvalidCount)
+
+
+@pytest.mark.parametrize("status", CampaignStatus)
+def test_nobody_comes_before_the_start(planned_campaign: Stream, status: CampaignStatus) -> None:
+    scenario = given(*reached(planned_campaign, status)).when(attending(1))
+    if "start" in PATHS[status]:
+        scenario.then(fact(Campaign.AttendanceRecorded))
+    else:
+        scenario.refused(CampaignStepRefused)

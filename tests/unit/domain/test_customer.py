@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -11,6 +12,7 @@ from domain.errors import (
     AlreadyIdentified,
     AlreadyLost,
     ContactDiffers,
+    CurrencyDiffers,
     InvalidAttributes,
     InvalidChannel,
     InvalidText,
@@ -26,6 +28,8 @@ from domain.values import (
     CustomerKind,
     CustomerType,
     Level,
+    LevelEvidence,
+    Money,
     PaymentKind,
     Personal,
     Severity,
@@ -35,6 +39,7 @@ from tests.unit.domain.streams import CAMPAIGN, Stream, eur, registered
 
 CONTACT = UUID("55555555-5555-4555-8555-555555555555")
 DEAL = UUID("66666666-6666-4666-8666-666666666666")
+EVIDENCE = LevelEvidence("levels/1", {"revenue": "120.00"}, DEAL)
 EARLY = START.replace(minute=30)
 """Before every fact but the registration."""
 
@@ -83,8 +88,12 @@ def adding(contact_id: UUID = CONTACT, **changes: Any) -> Command:
     return lambda customer: customer.add_contact(contact_id=contact_id, **{**details, **changes})
 
 
-def ordering(order_id: str = "o-1", value: str = "10", at: Any = NOW) -> Command:
-    return lambda customer: customer.place_order(order_id=order_id, amount=eur(value), at=at)
+def ordering(
+    order_id: str = "o-1", value: str = "10", at: Any = NOW, cost: Money | None = None
+) -> Command:
+    return lambda customer: customer.place_order(
+        order_id=order_id, amount=eur(value), cost=cost, at=at
+    )
 
 
 def paying(kind: PaymentKind, value: str = "10", reference: str = "i-1") -> Command:
@@ -95,6 +104,10 @@ def paying(kind: PaymentKind, value: str = "10", reference: str = "i-1") -> Comm
 
 def churning(cause: ChurnCause = ChurnCause.PRICE, at: Any = NOW) -> Command:
     return lambda customer: customer.churn(cause=cause, at=at)
+
+
+def ruling(level: Level, at: Any = NOW) -> Command:
+    return lambda customer: customer.change_level_by_rule(level=level, evidence=EVIDENCE, at=at)
 
 
 def winning_back(at: Any = NOW) -> Command:
@@ -289,6 +302,17 @@ class TestFacts:
         given(*buyer).when(ordering("o-2", "11")).then(fact(Customer.OrderPlaced))
         given(*buyer).when(ordering("")).refused(InvalidText)
 
+    def test_an_order_may_have_its_cost(self, prospect: Stream, buyer: Stream) -> None:
+        placed = fact(Customer.OrderPlaced, order_id="o-1", amount=eur("10"), cost=eur("0"))
+        customer = given(*prospect).when(ordering(cost=eur("0"))).then(placed)
+        assert customer.order_costs == {"o-1": eur("0")}
+        given(*prospect, placed).when(ordering(cost=eur("0"))).then()
+        given(*prospect, placed).when(ordering(cost=eur("1"))).refused(OrderDiffers)
+        given(*prospect, placed).when(ordering()).refused(OrderDiffers)
+        given(*buyer).when(ordering(cost=eur("1"))).refused(OrderDiffers)
+        yen = Money.of("1", "JPY")
+        given(*prospect).when(ordering(cost=yen)).refused(CurrencyDiffers)
+
     @pytest.mark.parametrize(
         ("kind", "event_class"),
         [
@@ -369,6 +393,29 @@ class TestRelationship:
             .then(fact(Customer.LevelChanged, level=Level.GROWING))
         )
         assert customer.level is Level.STABLE
+
+    def test_a_rule_changes_the_level_with_its_evidence(self, buyer: Stream) -> None:
+        changed = fact(
+            Customer.LevelChanged,
+            at=NOW,
+            level=Level.GROWING,
+            previous=Level.NEW,
+            evidence=EVIDENCE,
+        )
+        customer = given(*buyer).when(ruling(Level.GROWING)).then(changed)
+        assert customer.level is Level.GROWING
+        given(*buyer, changed).when(ruling(Level.GROWING)).then()
+
+    def test_a_rule_comes_too_late_where_a_level_was_set_since(self, buyer: Stream) -> None:
+        told = fact(Customer.LevelChanged, at=NOW, level=Level.STABLE, previous=Level.NEW)
+        before = NOW - timedelta(seconds=1)
+        given(*buyer, told).when(ruling(Level.GROWING, before)).then()
+        given(*buyer, told).when(ruling(Level.GROWING)).then(fact(Customer.LevelChanged))
+        given(*buyer).when(ruling(Level.GROWING, EARLY)).then()
+
+    def test_a_rule_says_nothing_outside_it(self, prospect: Stream, lost_customer: Stream) -> None:
+        for outside in (prospect, lost_customer):
+            given(*outside).when(ruling(Level.GROWING)).then()
 
     def test_churn(self, prospect: Stream, buyer: Stream, lost_customer: Stream) -> None:
         for customer in (prospect, buyer):

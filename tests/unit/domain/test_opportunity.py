@@ -59,8 +59,15 @@ def to_stage(pipeline: Pipeline, stage: str, approver: str | None = None) -> Any
     return lambda deal: deal.change_stage(stage=stage, pipeline=pipeline, approver=approver, at=NOW)
 
 
-def signing(value: str = "900", on: date = date(2024, 2, 1), zone: ZoneInfo = UTC_ZONE) -> Any:
-    return lambda deal: deal.sign_contract(amount=eur(value), signed_on=on, timezone=zone, at=NOW)
+def signing(
+    value: str = "900",
+    on: date = date(2024, 2, 1),
+    zone: ZoneInfo = UTC_ZONE,
+    cost: Money | None = None,
+) -> Any:
+    return lambda deal: deal.sign_contract(
+        amount=eur(value), signed_on=on, cost=cost, timezone=zone, at=NOW
+    )
 
 
 def losing(cause: str = "price", competitor: str | None = "none") -> Any:
@@ -306,10 +313,25 @@ class TestOutcome:
             lambda deal: deal.sign_contract(
                 amount=Money.of("1", "USD"),
                 signed_on=date(2024, 2, 1),
+                cost=None,
                 timezone=UTC_ZONE,
                 at=NOW,
             )
         ).refused(CurrencyDiffers)
+        given(*open_deal).when(signing(cost=Money.of("1", "USD"))).refused(CurrencyDiffers)
+
+    def test_a_contract_may_have_its_cost(self, open_deal: Stream, won_deal: Stream) -> None:
+        signed = fact(
+            Opportunity.ContractSigned,
+            amount=eur("900"),
+            signed_on=date(2024, 2, 1),
+            cost=eur("0"),
+        )
+        deal = given(*open_deal).when(signing(cost=eur("0"))).then(signed)
+        assert deal.contract_cost == eur("0")
+        given(*open_deal, signed).when(signing(cost=eur("0"))).then()
+        given(*open_deal, signed).when(signing()).refused(ContractDiffers)
+        given(*won_deal).when(signing(cost=eur("0"))).refused(ContractDiffers)
 
     def test_a_contract_is_not_older_than_the_deal(self) -> None:
         late = opened_deal()

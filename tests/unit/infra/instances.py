@@ -19,11 +19,18 @@ from hypothesis import strategies as st
 from domain.aggregate import LedgerAggregate
 from domain.campaign import Campaign
 from domain.customer import Customer
+from domain.exchange_rate import ExchangeRate
 from domain.opportunity import Opportunity
 from domain.pipeline import Pipeline
 from domain.values import Personal
 
-AGGREGATES: tuple[type[LedgerAggregate], ...] = (Campaign, Customer, Opportunity, Pipeline)
+AGGREGATES: tuple[type[LedgerAggregate], ...] = (
+    Campaign,
+    Customer,
+    ExchangeRate,
+    Opportunity,
+    Pipeline,
+)
 
 texts = st.one_of(
     st.text(st.characters(codec="utf-8", exclude_characters="\x00")),
@@ -57,8 +64,11 @@ def values(hint: Any) -> st.SearchStrategy[Any]:
         return st.one_of([values(arg) for arg in args])
     if origin is tuple:
         return st.lists(values(args[0]), max_size=3).map(tuple)
+    if origin is set:
+        return st.sets(values(args[0]), max_size=3)
     if origin is dict:
-        return st.dictionaries(keys, values(args[1]), max_size=4)
+        names = keys if args[0] is str else values(args[0])
+        return st.dictionaries(names, values(args[1]), max_size=4)
     if issubclass(hint, Enum):
         return st.sampled_from(hint)
     return st.builds(hint, **fields(hint))

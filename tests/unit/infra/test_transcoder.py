@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, cast
 from uuid import UUID, uuid4
@@ -238,19 +239,47 @@ def test_older_snapshots_are_brought_up_to_date(
         at=NOW,
     )
     old = stored(mapper, Customer.Snapshot.take(customer))
+    assert old.class_version == 2
 
     def upcast(state: dict[str, Any]) -> None:
         state["region"] = state["region"].upper()
 
-    monkeypatch.setattr(Customer, "class_version", 2, raising=False)
-    monkeypatch.setattr(Customer, "upcast_v1_v2", staticmethod(upcast), raising=False)
+    monkeypatch.setattr(Customer, "class_version", 3)
+    monkeypatch.setattr(Customer, "upcast_v2_v3", staticmethod(upcast), raising=False)
     transcoder.state_codec.cache_clear()
     try:
         loaded = mapper.to_domain_event(old).mutate(None)
         assert (loaded.name, loaded.region) == ("Acme", "NORTH")
-        assert stored(mapper, Customer.Snapshot.take(loaded)).class_version == 2
+        assert stored(mapper, Customer.Snapshot.take(loaded)).class_version == 3
     finally:
         transcoder.state_codec.cache_clear()
+
+
+def test_snapshots_of_version_1_knew_no_purchases(mapper: EventMapper) -> None:
+    bought = NOW + timedelta(days=1)
+    customer = Customer.register(
+        uuid4(),
+        kind=CustomerKind.COMPANY,
+        name="Acme",
+        identified=True,
+        region=None,
+        industry=None,
+        source=None,
+        external_id=None,
+        attributes={},
+        at=NOW,
+    )
+    loaded = []
+    for amount in (None, Money(Decimal("12.50"), "EUR")):
+        if amount is not None:
+            customer.place_order(order_id="1", amount=amount, cost=None, at=bought)
+        written = stored(mapper, Customer.Snapshot.take(customer))
+        state = json.loads(written.state)
+        state.pop("purchased_on", None)
+        old = replace(written, class_version=1, state=json.dumps(state).encode())
+        loaded.append(mapper.to_domain_event(old).mutate(None))
+    assert [one.purchased_on for one in loaded] == [None, bought]
+    assert loaded[1].orders == customer.orders
 
 
 def contact_added(subject: UUID, name: Personal, email: Personal | None) -> Any:
