@@ -190,6 +190,15 @@ class Settings(BaseSettings):
         le=36_500,
         description="days without a purchase after which a customer is lost; without it never",
     )
+    level_policy: bool = Field(
+        False, description="whether customers are moved from level to level by rule"
+    )
+    demand_policy: bool = Field(
+        False, description="whether alerts tell that a customer may need something again"
+    )
+    definitions_file: AbsolutePath | None = Field(
+        None, description="thresholds and weights of your own, in TOML; see `docs/definitions.toml`"
+    )
     crashpoint: (
         Annotated[str, StringConstraints(pattern=r"^(stop@)?[a-z_.]+(:[1-9][0-9]{0,8})?$")] | None
     ) = Field(None, description="for tests of faults: where the process kills itself, as name:3")

@@ -4,9 +4,9 @@ What holds however often a process is killed, or runs twice:
 
 - Commands are durable before the position moves or a timer is deleted, and their keys are derived
   from the policy and the causing event: giving one again changes nothing.
-- Timers and position are written in one transaction, from the position that was read, and timers
-  are read only as they are there: of two processes at the same events one writes, the other drops
-  its work, and decides nothing from what the first has seen further on.
+- Timers, states and position are written in one transaction, from the position that was read, and
+  read only as they are there: of two processes at the same events one writes, the other drops its
+  work, and decides nothing from what the first has seen further on.
 - Timers fire only when the log has been taken in to its end. What is recorded while one fires is
   seen by the command itself, or by the policy when it comes to it.
 
@@ -22,19 +22,33 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future
 from contextlib import ExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Final, Protocol
+from typing import Any, Final, Protocol, TypeAlias
 from uuid import UUID
 
 import structlog
 import uvloop
 from eventsourcing.utils import resolve_topic
 
+from domain.definitions import Definitions
 from domain.errors import DomainError, InTheFuture
-from domain.policies import Cancel, Cause, Command, Happened, PassiveLoss, Policy, Timer
+from domain.policies.demand import Demand
+from domain.policies.levels import Levels
+from domain.policies.passive_loss import PassiveLoss
+from domain.policies.policy import (
+    Cancel,
+    Cause,
+    Command,
+    Happened,
+    Judgement,
+    Reaction,
+    Timer,
+)
 from infra import tracing
 from infra.cluster import make_data_dir
+from infra.definitions import load as load_definitions
 from infra.eventstore.feed import Batch, Recorded, StoreFeed, Undecodable
 from infra.eventstore.policy_memory import Overtaken, PolicyMemory
 from infra.eventstore.transcoder import event_codec
@@ -59,6 +73,8 @@ LAZY: Final = 1000
 PAUSE: Final = timedelta(seconds=1)
 """Between two looks for what is due, and the longest wait for events."""
 
+Policy: TypeAlias = Reaction | Judgement[Any]
+
 
 class Feed(Protocol):
     """The log, in order of position."""
@@ -75,9 +91,25 @@ Raises ``LogUnreachable`` if the log cannot take one; the others may have been d
 """
 
 
-def configured(settings: Settings) -> list[Policy]:
+def configured(settings: Settings, definitions: Definitions) -> list[Policy]:
     """The policies that are switched on."""
-    return [] if settings.silence_days is None else [PassiveLoss(settings.silence_days)]
+    policies: list[Policy] = []
+    if settings.silence_days is not None:
+        policies.append(PassiveLoss(settings.silence_days))
+    if settings.level_policy:
+        policies.append(Levels(definitions.levels))
+    if settings.demand_policy:
+        policies.append(Demand())
+    return policies
+
+
+@dataclass(slots=True)
+class _Found:
+    """What follows from some events: to be done, and to be remembered."""
+
+    steps: list[Step] = field(default_factory=list)
+    timers: dict[UUID, Timer | None] = field(default_factory=dict)
+    states: dict[UUID, dict[str, Any]] = field(default_factory=dict)
 
 
 class PolicyWorker:
@@ -137,47 +169,72 @@ class PolicyWorker:
         given = self._take_in(batch, self._written)
         if given or batch.through == after + BATCH:
             return len(batch.events) or 1  # there may be more, of our own making too
-        return len(batch.events) + self._fire()
+        return len(batch.events) + self._fire(self._written)
 
     def _take_in(self, batch: Batch, written: int) -> int:
         """Returns how many commands were given."""
         events, through = _known(batch)
-        keys = {event.partition_key for event in events}
-        timers = self._memory.timers(keys, written) if events else {}
-        changed: dict[UUID, Timer | None] = {}
-        steps: list[Step] = []
-        left_out = 0
+        happened: list[Happened] = []
         for event in events:
             if isinstance(event.event, Undecodable):
                 self._leave_out(event, event.event)
-                left_out += 1
-                continue
-            happened = _happened(event)
-            decisions = self._policy.react(happened, timers.get(happened.key))
-            for number, decision in enumerate(decisions):
-                match decision:
-                    case Timer():
-                        timers[decision.key] = changed[decision.key] = decision
-                    case Cancel():
-                        timers.pop(decision.key, None)
-                        changed[decision.key] = None
-                    case Command():
-                        steps.append(self._step_of(decision, happened.cause, number))
-        self._do(steps)
+            else:
+                happened.append(_happened(event))
+        if isinstance(self._policy, Judgement):
+            found = self._judge(self._policy, happened, written)
+        else:
+            found = self._react(self._policy, happened, written)
+        self._do(found.steps)
         if events or through - written >= LAZY:
-            self._memory.save(written, through, changed, left_out=left_out)
+            left_out = len(events) - len(happened)
+            self._memory.save(written, through, found.timers, found.states, left_out=left_out)
             self._written = through
         self._through = through
-        return len(steps)
+        return len(found.steps)
 
-    def _fire(self) -> int:
+    def _react(self, policy: Reaction, happened: Sequence[Happened], written: int) -> _Found:
+        found = _Found()
+        if not happened:
+            return found
+        timers = self._memory.timers({one.key for one in happened}, written)
+        for one in happened:
+            for number, decision in enumerate(policy.react(one, timers.get(one.key))):
+                match decision:
+                    case Timer():
+                        timers[decision.key] = found.timers[decision.key] = decision
+                    case Cancel():
+                        timers.pop(decision.key, None)
+                        found.timers[decision.key] = None
+                    case Command():
+                        found.steps.append(self._step_of(decision, one.cause, number))
+        return found
+
+    def _judge(self, policy: Judgement[Any], happened: Sequence[Happened], written: int) -> _Found:
+        found = _Found()
+        if not happened:
+            return found
+        keys = {one.key for one in happened}
+        plain = self._memory.states(keys, written)
+        states = {key: policy.load(plain.get(key)) for key in keys}
+        for one in happened:
+            policy.fold(states[one.key], one)
+        for key, state in states.items():
+            found.states[key] = policy.dump(state)
+            found.timers[key] = policy.plan(key, state)
+        return found
+
+    def _fire(self, written: int) -> int:
         now = self._clock()
         if self._looked is not None and timedelta(0) <= now - self._looked < PAUSE:
             return 0
         due = self._memory.due(now, AT_ONCE)
-        if due and self._memory.position() != self._written:
+        if due and self._memory.position() != written:
             raise Overtaken  # they may be of further back: another process plans anew
-        steps = [self._step_of(self._policy.due(timer), timer.cause, "due") for timer in due]
+        commands = self._commands(due, written)
+        steps = [
+            self._step_of(command, timer.cause, f"due {timer.due_at.isoformat()}")
+            for timer, command in zip(due, commands, strict=True)
+        ]
         refusals = self._do(steps)
         fired = [
             timer
@@ -186,8 +243,15 @@ class PolicyWorker:
         ]
         if fired:
             self._memory.discard(fired)
-        self._looked = now if len(due) < AT_ONCE else None
+        self._looked = None if fired else now  # what comes of them may be due at once
         return len(fired)
+
+    def _commands(self, due: Sequence[Timer], written: int) -> list[Command]:
+        policy = self._policy
+        if isinstance(policy, Reaction):
+            return [policy.due(timer) for timer in due]
+        plain = self._memory.states({timer.key for timer in due}, written) if due else {}
+        return [policy.due(timer, policy.load(plain.get(timer.key))) for timer in due]
 
     def _step_of(self, command: Command, cause: Cause, what: str | int) -> Step:
         name = ("policy", self._policy.id, str(cause.event_id), what)
@@ -379,12 +443,15 @@ def _step_or_end(worker: PolicyWorker, policy: Policy, stopped: threading.Event)
 def run_policies(settings: Settings, told: Callable[[str], None]) -> None:
     """Runs the policies until SIGINT or SIGTERM. ``told`` hears which.
 
-    Raises ``SettingsError`` if none is switched on, ``CannotListen``, and whatever keeps
-    the log from being used.
+    Raises ``SettingsError`` if none is switched on or the definitions cannot be used,
+    ``CannotListen``, and whatever keeps the log from being used.
     """
-    policies = configured(settings)
+    policies = configured(settings, load_definitions(settings.definitions_file))
     if not policies:
-        raise SettingsError("no policy is switched on: CRM_SILENCE_DAYS is not set")
+        raise SettingsError(
+            "no policy is switched on: CRM_SILENCE_DAYS, CRM_LEVEL_POLICY and CRM_DEMAND_POLICY"
+            " do that"
+        )
     make_data_dir(settings.data_dir)
     with ExitStack() as stack:
         tracing.configure(settings.otlp_endpoint, "crm-policies")

@@ -1,14 +1,17 @@
-"""What a policy remembers: how far it has read the log, and its timers. Kept beside the log."""
+"""What a policy remembers: how far it has read the log, its timers, and perhaps a state of each
+key. Kept beside the log."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
-from psycopg2.extras import execute_values
+from psycopg2.extensions import cursor as Cursor  # noqa: N812
+from psycopg2.extras import Json, execute_values
 
-from domain.policies import Cause, Policy, Timer
+from domain.policies.policy import Cause, Policy, Timer
 from infra.postgres import Pool
 
 _TIMER = "key, due_at, cause, cause_position, cause_stream, correlation_id"
@@ -32,7 +35,7 @@ class PolicyMemory:
     def forget_others(self) -> None:
         """Deletes what the same policy remembered in other versions and configurations."""
         with self._pool.connection() as connection, connection.cursor() as cursor:
-            for table in ("policy_timer", "policy_position"):
+            for table in ("policy_timer", "policy_state", "policy_position"):
                 cursor.execute(
                     f"DELETE FROM {table} WHERE split_part(policy, '/', 1) = %s AND policy <> %s",
                     [self._name, self._id],
@@ -60,18 +63,41 @@ class PolicyMemory:
                 [self._id, list(keys)],
             )
             found = {row[0]: _timer(*row) for row in cursor.fetchall()}
-            # After them: who moves the position sets timers in the same transaction.
-            cursor.execute(
-                "SELECT FROM policy_position WHERE policy = %s AND position = %s", [self._id, at]
-            )
-            if cursor.rowcount != 1:
-                raise Overtaken(f"{self._id} is not at position {at} any more")
+            self._check(cursor, at)
         return found
 
+    def states(self, keys: Collection[UUID], at: int) -> dict[UUID, dict[str, Any]]:
+        """What is remembered of these keys, by key, at position `at`, of those of which something
+        is. Raises `Overtaken` if the position is another."""
+        with self._pool.connection() as connection, connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT key, state FROM policy_state WHERE policy = %s AND key = ANY(%s::uuid[])",
+                [self._id, list(keys)],
+            )
+            found: dict[UUID, dict[str, Any]] = dict(cursor.fetchall())
+            self._check(cursor, at)
+        return found
+
+    def _check(self, cursor: Cursor, at: int) -> None:
+        """That the position is still `at`: asked after what is read, since who moves the position
+        writes the rest in the same transaction."""
+        cursor.execute(
+            "SELECT FROM policy_position WHERE policy = %s AND position = %s", [self._id, at]
+        )
+        if cursor.rowcount != 1:
+            raise Overtaken(f"{self._id} is not at position {at} any more")
+
     def save(
-        self, before: int, through: int, timers: Mapping[UUID, Timer | None], *, left_out: int = 0
+        self,
+        before: int,
+        through: int,
+        timers: Mapping[UUID, Timer | None],
+        states: Mapping[UUID, Mapping[str, Any]] | None = None,
+        *,
+        left_out: int = 0,
     ) -> None:
-        """Sets these timers, deletes those that are none, and moves the position, all or nothing.
+        """Sets these timers and states, deletes the timers that are none, and moves the position,
+        all or nothing.
 
         Raises `Overtaken` unless the position is `before`.
         """
@@ -100,6 +126,13 @@ class PolicyMemory:
                         correlation_id = excluded.correlation_id""",
                     rows,
                 )
+            if states:
+                execute_values(
+                    cursor,
+                    """INSERT INTO policy_state (policy, key, state) VALUES %s
+                        ON CONFLICT (policy, key) DO UPDATE SET state = excluded.state""",
+                    [(self._id, key, Json(state)) for key, state in states.items()],
+                )
 
     def due(self, now: datetime, limit: int) -> list[Timer]:
         """Timers that were due by then, the longest overdue first."""
@@ -116,12 +149,15 @@ class PolicyMemory:
         with self._pool.connection() as connection, connection.cursor() as cursor:
             cursor.execute(
                 """DELETE FROM policy_timer
-                    USING unnest(%s::uuid[], %s::uuid[]) AS fired (key, cause)
+                    USING unnest(%s::uuid[], %s::uuid[], %s::timestamptz[])
+                        AS fired (key, cause, due_at)
                     WHERE policy = %s AND policy_timer.key = fired.key
-                    AND policy_timer.cause = fired.cause""",
+                    AND policy_timer.cause = fired.cause
+                    AND policy_timer.due_at = fired.due_at""",
                 [
                     [timer.key for timer in timers],
                     [timer.cause.event_id for timer in timers],
+                    [timer.due_at for timer in timers],
                     self._id,
                 ],
             )

@@ -70,6 +70,8 @@ def test_an_outside_database() -> None:
         ("CRM_KAFKA_BOOTSTRAP", "one:9092 two:9092"),
         ("CRM_KAFKA_BOOTSTRAP", "one:0"),
         ("CRM_KAFKA_BOOTSTRAP", "one:65536"),
+        ("CRM_LEVEL_POLICY", "perhaps"),
+        ("CRM_DEMAND_POLICY", "2"),
         ("CRM_LOG_FORMAT", "xml"),
         ("CRM_LOG_LEVEL", "loud"),
         ("CRM_DATBASE_URL", f"postgresql://crm:{SECRET}@db/crm"),
@@ -152,5 +154,6 @@ def test_the_readme_describes_every_setting() -> None:
     for name, field in Settings.model_fields.items():
         default, text = described[PREFIX + name.upper()]
         assert text == field.description
-        wanted = "" if field.default is None else f"`{field.default}`"
+        value = str(field.default).lower() if field.annotation is bool else field.default
+        wanted = "" if field.default is None else f"`{value}`"
         assert default == wanted, name

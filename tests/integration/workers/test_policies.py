@@ -15,20 +15,23 @@ from typer.testing import CliRunner
 
 from domain.application import CRM
 from domain.customer import Customer
+from domain.definitions import BUILT_IN, LevelDefinition
 from domain.errors import DomainError
-from domain.policies import Command, Decision, Happened, PassiveLoss, Policy, Timer
+from domain.policies.levels import Levels
+from domain.policies.passive_loss import PassiveLoss
+from domain.policies.policy import Command, Decision, Happened, Reaction, Timer
 from domain.values import Severity
 from infra.eventstore.feed import Batch, StoreFeed
 from infra.eventstore.policy_memory import Overtaken, PolicyMemory
 from infra.kafka import event_id
 from infra.postgres import Pool
-from infra.settings import SettingsError
+from infra.settings import Settings, SettingsError
 from tests.integration.eventstore import fixtures
 from tests.integration.eventstore.products import NOON, Product
 from tests.integration.eventstore.stepping import Log
 from workers import policies
 from workers.cli import cli
-from workers.policies import PolicyWorker, give_all, policing, run_policies
+from workers.policies import Policy, PolicyWorker, configured, give_all, policing, run_policies
 from workers.steps import LogUnreachable, Step, Steps
 from workers.wiring import Databases, ledger
 
@@ -44,7 +47,7 @@ class Killed(BaseException):
     """As by SIGKILL: no handler of the worker sees it."""
 
 
-class Warning_(Policy):  # noqa: N801
+class Warning_(Reaction):  # noqa: N801
     """A sign of churn on each order: a command that would be done again if it were given again."""
 
     name = "warning"
@@ -398,13 +401,120 @@ def test_a_log_that_is_away_only_delays(start: Start, buyer: UUID, log: Log) -> 
     assert topics(log) == ["registered", "order-placed", "churned"]
 
 
+LEVELS = Levels(LevelDefinition(window_days=10, new_days=20, overdue_days=3, value_days=30))
+
+
+def levels(log: Log) -> list[tuple[str, datetime]]:
+    rows = log.rows(
+        "SELECT convert_from(state, 'UTF8')::jsonb ->> 'level', occurred_at FROM events"
+        " WHERE topic = 'crm.customer.level-changed' ORDER BY position"
+    )
+    return [(row[0], row[1]) for row in rows]
+
+
+def test_between_two_batches_it_remembers_what_was_bought(
+    start: Start, buyer: UUID, log: Log
+) -> None:
+    start(LEVELS).drain()
+    late = at(start(LEVELS), NOON + timedelta(days=25))
+    late.do(late.product.order(buyer, "2", amount=5))
+    start(LEVELS).drain()  # a third process, which has seen nothing of it
+    later = at(start(LEVELS), NOON + timedelta(days=100))
+    later.drain()
+    days = [(level, (on - NOON).days) for level, on in levels(log)]
+    assert days == [("declining", 20), ("growing", 25), ("declining", 35)]
+    assert timers(log) == []
+    (row,) = log.rows("SELECT key, state #>> '{level}' FROM policy_state")
+    assert row == (buyer, "declining")
+
+
+def test_killed_while_it_moves_a_customer_it_has_moved_it_once(
+    start: Start, buyer: UUID, log: Log
+) -> None:
+    at(start(LEVELS), NOON + timedelta(days=25)).dies_before_it_is_written()
+    assert len(levels(log)) == 1
+    for _ in range(2):
+        at(start(LEVELS), NOON + timedelta(days=25)).drain()
+    assert levels(log) == [("declining", NOON + timedelta(days=20))]
+
+
+def test_of_two_that_judge_the_same_one_drops_its_work(start: Start, buyer: UUID, log: Log) -> None:
+    one, two = (at(start(LEVELS), NOON + timedelta(days=25)) for _ in range(2))
+    one.given = two.drain  # the second overtakes the first before it writes
+    one.drain()
+    two.drain()
+    assert levels(log) == [("declining", NOON + timedelta(days=20))]
+    assert log.rows("SELECT key FROM policy_state") == [(buyer,)]
+
+
+def test_states_are_not_read_nor_written_at_a_position_that_was_left(
+    start: Start, log: Log
+) -> None:
+    memory, key = start(LEVELS).memory, uuid4()
+    memory.position()
+    memory.save(0, 5, {}, {key: {"known": 2**53 + 1, "name": "ü"}})
+    assert memory.states([key, uuid4()], 5) == {key: {"known": 2**53 + 1, "name": "ü"}}
+    with pytest.raises(Overtaken):
+        memory.states([key], 4)
+    with pytest.raises(Overtaken):
+        memory.save(4, 6, {}, {key: {}})
+    memory.save(5, 6, {}, {key: {"known": 1}})
+    assert memory.states([key], 6) == {key: {"known": 1}}
+
+
+def test_another_definition_reads_the_log_again(start: Start, buyer: UUID, log: Log) -> None:
+    at(start(LEVELS), NOON + timedelta(days=25)).drain()
+    other = Levels(LevelDefinition(window_days=8, new_days=20, overdue_days=3, value_days=30))
+    at(start(other), NOON + timedelta(days=25)).drain()
+    assert levels(log) == [("declining", NOON + timedelta(days=20))]
+    assert log.rows("SELECT policy FROM policy_position") == [(other.id,)]
+    assert log.rows("SELECT policy FROM policy_state") == [(other.id,)]
+
+
+def test_a_level_says_who_when_and_why(start: Start, buyer: UUID, log: Log) -> None:
+    at(start(LEVELS), NOON + timedelta(days=25)).drain()
+    ((actor, causation, state),) = log.rows(
+        "SELECT actor, causation_id, convert_from(state, 'UTF8')::jsonb FROM events"
+        " WHERE topic = 'crm.customer.level-changed'"
+    )
+    cause = event_id(buyer, 2)
+    assert (actor, causation) == (f"policy:{LEVELS.id}", cause)
+    assert state == {
+        "level": "declining",
+        "previous": "new",
+        "evidence": {
+            "rule": LEVELS.id,
+            "event_id": str(cause),
+            "figures": {
+                "window_days": "10",
+                "revenue": "0.00",
+                "revenue_before": "0.00",
+                "growth": "none",
+                "threshold": "-0.2",
+                "currency": "EUR",
+            },
+        },
+    }
+
+
 def test_without_a_policy_it_says_what_switches_one_on(installation: Any) -> None:
     with pytest.raises(SettingsError, match="CRM_SILENCE_DAYS"):
         run_policies(installation.settings(), lambda _: None)
 
 
 def test_the_command_is_there() -> None:
-    assert "CRM_SILENCE_DAYS" in CliRunner().invoke(cli, ["policies", "--help"]).output
+    told = CliRunner().invoke(cli, ["policies", "--help"]).output
+    for name in ("CRM_SILENCE_DAYS", "CRM_LEVEL_POLICY", "CRM_DEMAND_POLICY"):
+        assert name in told
+
+
+def test_settings_switch_policies_on() -> None:
+    def ids(**settings: object) -> list[str]:
+        return [policy.id for policy in configured(Settings(**settings), BUILT_IN)]  # type: ignore[arg-type]
+
+    assert ids() == []
+    assert ids(silence_days=365) == ["silence/1:365"]
+    assert ids(level_policy=True, demand_policy=True) == ["levels/1:1", "demand/1"]
 
 
 def test_wired_as_in_the_product_it_runs_beside_the_commands(installation: Any) -> None:

@@ -16,7 +16,8 @@ from domain.application import CRM
 from domain.customer import Customer
 from domain.errors import CauseReserved, InTheFuture
 from domain.opportunity import Opportunity
-from domain.policies import Cancel, Cause, Command, Decision, Happened, PassiveLoss, Timer
+from domain.policies.passive_loss import PassiveLoss
+from domain.policies.policy import Cancel, Cause, Command, Decision, Happened, Timer
 from domain.values import ChurnCause, CustomerKind, CustomerType, Level, Silence
 from tests.given_when_then import ID, NOW, START, Fact, fact, given
 from tests.unit.domain.streams import Stream, eur

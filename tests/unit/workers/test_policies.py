@@ -3,9 +3,9 @@ the same timers and the same events."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime, timedelta
-from typing import Any, cast
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from typing import cast
 from uuid import UUID, uuid5
 
 import pytest
@@ -16,175 +16,23 @@ from structlog.testing import capture_logs
 from domain.customer import Customer
 from domain.errors import CustomerNotFound, DomainError, InTheFuture
 from domain.opportunity import Opportunity
-from domain.policies import PassiveLoss, Timer
+from domain.policies.passive_loss import PassiveLoss
+from domain.policies.policy import Timer
 from domain.values import ChurnCause, CustomerKind
-from infra.eventstore.feed import Batch, Head, Recorded, Undecodable
-from infra.eventstore.policy_memory import Overtaken, PolicyMemory
+from infra.eventstore.feed import Undecodable
 from projections.origin import NewerProgram
 from tests.unit.domain.streams import eur
-from tests.unit.domain.test_application import TODAY, MemoryCRM
+from tests.unit.workers.policy_world import World, chaotic, drained
 from workers import policies
-from workers.policies import PolicyWorker
 from workers.steps import Step
 
 DAYS = 10
 CUSTOMERS = [UUID(int=n) for n in (1, 2)]
-BEGIN = TODAY - timedelta(days=400)
-HEAD = Head(0, UUID(int=0))
-
-
-class Killed(BaseException):
-    """As by SIGKILL: no handler of the worker sees it."""
-
-
-class World:
-    """A log, what a policy remembers of it, and receipts. `fate` decides where a worker is killed:
-    it is asked at each point, and by default spares."""
-
-    def __init__(self) -> None:
-        self.crm = MemoryCRM()
-        self.crm.now = BEGIN
-        self.log: list[Recorded] = []
-        self.timers: dict[UUID, Timer] = {}
-        self.at = 0
-        self.left_out = 0
-        self.receipts: set[str] = set()
-        self.given: list[Step] = []
-        self.fate: Callable[[], bool] = lambda: False
-        self.refusal: DomainError | None = None
-
-    def act(self, method: Callable[..., Any], *arguments: Any, **named: Any) -> None:
-        """A command; what the domain refuses has not happened."""
-        try:
-            changed = method(*arguments, **named)
-        except DomainError:
-            return
-        aggregates = changed if isinstance(changed, tuple) else (changed,)
-        for aggregate in aggregates:
-            for event in aggregate.pending_events:
-                self.tell(event, aggregate.partition_key)
-        self.crm.save(*aggregates)
-
-    def tell(self, event: Any, key: UUID, topic: str | None = None) -> None:
-        self.log.append(
-            Recorded(
-                position=len(self.log) + 1,
-                stream_id=getattr(event, "originator_id", key),
-                version=getattr(event, "originator_version", 1),
-                topic=topic or event.TOPIC,
-                partition_key=key,
-                occurred_at=getattr(event, "timestamp", self.crm.now),
-                recorded_at=self.crm.now,
-                actor="tester",
-                command_id=UUID(int=0),
-                correlation_id=uuid5(key, str(len(self.log))),
-                causation_id=None,
-                reason=None,
-                traceparent=None,
-                event=event,
-            )
-        )
-
-    def worker(self) -> PolicyWorker:
-        return PolicyWorker(
-            PassiveLoss(DAYS),
-            application=self.crm,
-            feed=self,
-            memory=cast(PolicyMemory, _Memory(self)),
-            give=self.give,
-            clock=lambda: self.crm.now,
-        )
-
-    def read(self, after: int, limit: int) -> Batch:
-        wanted = [e for e in self.log[after : after + limit] if e.topic in PassiveLoss.topics]
-        return Batch(wanted, min(after + limit, len(self.log)), HEAD)
-
-    def wait(self, after: int, timeout: float) -> bool:
-        return len(self.log) > after
-
-    def give(self, steps: Sequence[Step], actor: str) -> list[DomainError | None]:
-        assert actor == "policy:silence/1:10"
-        for step in steps:
-            self.may_die()
-            self.given.append(step)
-            if self.refusal is not None:
-                return [self.refusal] * len(steps)
-            if step.key not in self.receipts:
-                self.act(step.method, step.target, **step.arguments)
-                self.receipts.add(step.key)
-        self.may_die()
-        return [None] * len(steps)
-
-    def may_die(self) -> None:
-        if self.fate():
-            raise Killed
-
-    def histories(self) -> dict[UUID, list[Any]]:
-        """Of each stream what happened to it."""
-        found: dict[UUID, list[Any]] = {}
-        for recorded in self.log:
-            silence = getattr(recorded.event, "silence", None)
-            told = (recorded.topic, recorded.occurred_at, silence)
-            found.setdefault(recorded.stream_id, []).append(told)
-        return found
-
-    def losses(self) -> list[datetime]:
-        return [e.occurred_at for e in self.log if e.topic == Customer.Churned.TOPIC]
-
-
-class _Memory:
-    """As `PolicyMemory`."""
-
-    def __init__(self, world: World) -> None:
-        self._world = world
-
-    def forget_others(self) -> None:
-        pass
-
-    def position(self) -> int:
-        return self._world.at
-
-    def timers(self, keys: set[UUID], at: int) -> dict[UUID, Timer]:
-        if self._world.at != at:
-            raise Overtaken
-        return {key: self._world.timers[key] for key in keys if key in self._world.timers}
-
-    def save(
-        self, before: int, through: int, timers: Mapping[UUID, Timer | None], *, left_out: int = 0
-    ) -> None:
-        self._world.may_die()
-        if self._world.at != before:
-            raise Overtaken
-        self._world.at = through
-        self._world.left_out += left_out
-        for key, timer in timers.items():
-            self._world.timers.pop(key, None)
-            if timer is not None:
-                self._world.timers[key] = timer
-        self._world.may_die()
-
-    def due(self, now: datetime, limit: int) -> list[Timer]:
-        due = [timer for timer in self._world.timers.values() if timer.due_at <= now]
-        return sorted(due, key=lambda timer: (timer.due_at, timer.key))[:limit]
-
-    def discard(self, timers: list[Timer]) -> None:
-        self._world.may_die()
-        for timer in timers:
-            if self._world.timers.get(timer.key) == timer:
-                del self._world.timers[timer.key]
-        self._world.may_die()
-
-
-def drained(world: World) -> None:
-    """What one worker that nothing happens to comes to."""
-    worker = world.worker()
-    while worker.step():
-        pass
 
 
 @pytest.fixture
 def world() -> World:
-    world = World()
+    world = World(PassiveLoss(DAYS))
     world.act(world.crm.define_default_pipeline)
     for customer in CUSTOMERS:
         world.act(world.crm.register_customer, customer, kind=CustomerKind.COMPANY, name="A")
@@ -230,7 +78,7 @@ rounds = st.lists(st.tuples(st.lists(actions, max_size=4), st.integers(0, 12)), 
 
 def told(rounds: list[Round], run: Callable[[World], None]) -> World:
     """After each round of actions, and some days, the policy runs."""
-    world = World()
+    world = World(PassiveLoss(DAYS))
     world.act(world.crm.define_default_pipeline)
     for customer in CUSTOMERS:
         world.act(world.crm.register_customer, customer, kind=CustomerKind.COMPANY, name="A")
@@ -250,23 +98,11 @@ def test_however_it_runs_it_comes_to_the_same(rounds: list[Round], data: st.Data
     deaths = data.draw(st.lists(st.booleans(), max_size=30), label="killed at its points")
     turns = data.draw(st.lists(st.integers(0, 1), max_size=30), label="whose turn it is")
 
-    def chaos(world: World) -> None:
-        world.fate = lambda: bool(deaths) and deaths.pop()
-        workers = [world.worker(), world.worker()]
-        idle = 0
-        while idle < 4:  # each of the two found nothing to do, twice over
-            turn = turns.pop() if turns else idle % 2
-            try:
-                idle = 0 if workers[turn].step() else idle + 1
-            except Killed:
-                workers[turn] = world.worker()
-                idle = 0
-
     expected = told(rounds, drained)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(policies, "BATCH", batch)
         patch.setattr(policies, "LAZY", batch)
-        found = told(rounds, chaos)
+        found = told(rounds, lambda world: chaotic(world, deaths, turns))
     assert found.histories() == expected.histories()
     assert found.timers.keys() == expected.timers.keys()
     assert {k: t.due_at for k, t in found.timers.items()} == {
