@@ -50,6 +50,7 @@ def begin(cursor: Cursor, projection: Projection, head: Head) -> None:
     like = [f"{projection.name}/%"]
     cursor.execute("DELETE FROM origin WHERE projection LIKE %s", like)
     cursor.execute("DELETE FROM applied WHERE projection LIKE %s", like)
+    cursor.execute("DELETE FROM summarised WHERE projection LIKE %s", like)
     cursor.execute("DELETE FROM kafka_offset WHERE projection = %s", [projection.name])
     _adopt(cursor, projection, head)
 
@@ -143,7 +144,7 @@ def demand_same_log(id_: str, epoch: UUID | None, position: int, head: Head) -> 
 
 
 def _version(id_: str) -> int:
-    number = id_.rpartition("/")[2]
+    number = id_.rpartition("/")[2].partition(":")[0]  # what follows is the definition's
     return int(number) if number.isdecimal() else 0
 
 

@@ -101,6 +101,36 @@ class FactTable:
 
 
 @dataclass(frozen=True, slots=True)
+class Summed:
+    """A column of a summary: its `expression` on the columns of a period table's row; without
+    one, the column of the same name. It may use nothing but the row, and never fails."""
+
+    name: str
+    type: str
+    expression: str = ""
+
+    @property
+    def sql(self) -> str:
+        return self.expression or self.name
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """Numbers of rows and sums of the `measures` over the rows for which `condition` holds, by
+    `dimensions`, that `summaries` can tell for any two times without reading the rows.
+
+    Needs a fold whose rows begin and end (`valid_from`, `valid_to`) when facts of their key
+    occurred, as they do unless it reckons with times. A question reads a sum for each combination
+    of dimensions that there was in each month: they should be few. What is summed up is part of
+    the tables: another summary is another version.
+    """
+
+    dimensions: tuple[Summed, ...]
+    measures: tuple[Summed, ...] = ()
+    condition: str = "true"
+
+
+@dataclass(frozen=True, slots=True)
 class PeriodTable:
     """`item` tells rows of one key apart that are true at the same time. `indexes`: bodies of
     CREATE INDEX after the table's name, each with a comment on what needs it."""
@@ -110,6 +140,12 @@ class PeriodTable:
     item: tuple[Column, ...]
     values: tuple[Column, ...]
     indexes: tuple[tuple[str, str], ...] = ()
+    summary: Summary | None = None
+
+    @property
+    def sums(self) -> str:
+        """The name of the table that holds the summary."""
+        return f"{self.name}_sum"
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +188,7 @@ class Projection:
 
     name: ClassVar[str]
     version: ClassVar[int]
-    folds: ClassVar[tuple[Fold, ...]]
+    folds: tuple[Fold, ...]
     views: ClassVar[tuple[View, ...]]
 
     @property
@@ -169,6 +205,10 @@ class Projection:
         """The names of its tables."""
         return [name for fold in self.folds for name in table_names(fold)]
 
+    def sums(self) -> list[str]:
+        """The names of the tables that hold summaries of them."""
+        return [t.sums for fold in self.folds for t in fold.periods if t.summary is not None]
+
     def ddl(self) -> list[str]:
         """Statements that make the tables where they are missing, in the search path's schema."""
         return [statement for fold in self.folds for statement in _fold_ddl(fold)]
@@ -176,10 +216,9 @@ class Projection:
     def indexes(self) -> list[str]:
         """Statements that make the indexes besides the primary keys where they are missing."""
         return [
-            f"CREATE INDEX IF NOT EXISTS {name} ON {table.name} {body}"
+            f"CREATE INDEX IF NOT EXISTS {name} ON {table} {body}"
             for fold in self.folds
-            for table in fold.periods
-            for name, body in table.indexes
+            for table, name, body in _fold_indexes(fold)
         ]
 
 
@@ -230,12 +269,43 @@ def _fold_ddl(fold: Fold) -> Iterable[str]:
         columns = (key, *table.item, *table.values, *_TIMES)
         yield from _table_ddl(table.name, table.comment, columns, identity)
 
+        if table.summary is not None:
+            yield from _summary_ddl(table.sums, table.name, table.summary)
+
+
+def _summary_ddl(name: str, of: str, summary: Summary) -> Iterable[str]:
+    columns = (
+        Column("level", "smallint NOT NULL", "0: of one block of positions, 1: of sixteen, …"),
+        Column("block", "bigint NOT NULL", "Number of the block within its level, from 0."),
+        Column("span", "text NOT NULL", "month or day: how exactly it is known when."),
+        Column("since", "date NOT NULL", "First day of the span, in UTC."),
+        *(Column(d.name, d.type, f"Of the rows: {d.sql}.") for d in summary.dimensions),
+        Column("rows", "bigint NOT NULL", "Rows that came true then, less those that ceased to."),
+        *(Column(m.name, f"{m.type} NOT NULL", f"Sum: {m.sql}.") for m in summary.measures),
+    )
+    yield from _table_ddl(
+        name, f"What {of} gained and lost, by when it was true and known.", columns
+    )
+    yield f"CREATE INDEX IF NOT EXISTS {name}_span ON {name} (level, block, span, since)"
+
+
+def _fold_indexes(fold: Fold) -> Iterable[tuple[str, str, str]]:
+    """(table, name, body) of each."""
+    for table in fold.periods:
+        for name, body in table.indexes:
+            yield table.name, name, body
+    if any(table.summary is not None for table in fold.periods):
+        # What happened in a block of positions, and in a part of a day: summaries.
+        yield fold.facts.name, f"{fold.facts.name}_position", "(position)"
+        yield fold.facts.name, f"{fold.facts.name}_occurred", "(occurred_at)"
+
 
 def _table_ddl(
-    name: str, comment: str, columns: tuple[Column, ...], identity: tuple[str, ...]
+    name: str, comment: str, columns: tuple[Column, ...], identity: tuple[str, ...] = ()
 ) -> Iterable[str]:
     listed = ", ".join(f"{column.name} {column.type}" for column in columns)
-    yield f"CREATE TABLE IF NOT EXISTS {name} ({listed}, PRIMARY KEY ({', '.join(identity)}))"
+    key = f", PRIMARY KEY ({', '.join(identity)})" if identity else ""
+    yield f"CREATE TABLE IF NOT EXISTS {name} ({listed}{key})"
     yield f"COMMENT ON TABLE {name} IS {quoted(comment)}"
     for column in columns:
         yield f"COMMENT ON COLUMN {name}.{column.name} IS {quoted(column.comment)}"

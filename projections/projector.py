@@ -18,7 +18,7 @@ from infra import tracing
 from infra.crashpoints import reach
 from infra.eventstore.feed import Batch, Head, Recorded, partition_of
 from infra.postgres import Pool
-from projections import account, offsets, origin, parking
+from projections import account, offsets, origin, parking, summaries
 from projections.collector import CollectorPause
 from projections.folding import Counters, Folding
 from projections.origin import LogBehind, NewerProgram, Origin, OtherLog, RebuildNeeded
@@ -398,7 +398,7 @@ class Projector:
             partitions = sorted(moves)
             # Positions can be the same in a set filled anew whose rows are not those in memory.
             cursor.execute(
-                "UPDATE position SET position = moved.new"
+                "UPDATE position SET position = moved.new, moved_at = clock_timestamp()"
                 " FROM unnest(%s::int[], %s::bigint[], %s::bigint[]) AS moved(partition, old, new)"
                 " WHERE position.projection = %s AND position.partition = moved.partition"
                 " AND position.position = moved.old AND EXISTS"
@@ -442,6 +442,8 @@ class Projector:
                 events = parking.taken(cursor, self.projection.id, key)
                 if not events:
                     raise KeyError(str(key))
+                first = events[0].position
+                summaries.forget_from(cursor, self.projection, self._schema, first)
                 self._folding.load_parked(cursor)
                 self._folding.by_key(cursor, [(key, event) for event in events])
                 return key not in self._folding.parked

@@ -53,7 +53,7 @@ class Moment:
     latest: bool = False
 
     def parameters(self) -> dict[str, Any]:
-        return {"as_of": self.as_of, "known_at": self.known_at}
+        return {"as_of": self.as_of, "known_at": self.known_at, "latest": self.latest}
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,9 +91,13 @@ def known(moment: Moment, row: str = "") -> str:
 
 
 def recorded(moment: Moment, row: str = "") -> str:
-    """The condition that a `*_fact` row had happened and was known at the moment."""
+    """The condition that a `*_fact` row had happened and was known at the moment.
+
+    Of the present all that is recorded, as with `truth`: the clock of who asks may be behind that
+    of who recorded it.
+    """
     dot = f"{row}." if row else ""
-    happened = f"{dot}occurred_at <= %(as_of)s"
+    happened = "true" if moment.latest else f"{dot}occurred_at <= %(as_of)s"
     if moment.known_at is None:
         return happened
     return f"{happened} AND {dot}position <= %(known_at)s"

@@ -17,6 +17,7 @@ from projections import offsets, origin
 from projections.projection import Fold, PeriodTable, Projection, fact_columns, period_columns
 from projections.projector import Feed, Projector
 from projections.reading import NEWEST
+from projections.summaries import POSITIONS, Summarizer, hold
 from projections.writing import (
     drop_views,
     make_indexes,
@@ -27,18 +28,19 @@ from projections.writing import (
 
 log = structlog.get_logger(__name__)
 
-_SHARED = ("position", "parked", "applied", "origin")
+_SHARED = ("position", "parked", "applied", "origin", "summarised")
 """The tables that all projections share, of which a rebuild fills its own."""
 
 _BATCH = 15_000
 _CACHED_FACTS = 60_000
+_BLOCKS_AT_ONCE = 512
 _SHOWN = 5
 _SWAP_TRIES = 300
 _SWAP_WAIT_MS = 100
 _SWAP_PAUSE = 0.05
 
-# Who took a snapshot before the last events came in, and looks for the tables only after the swap,
-# would find the new ones without these events: readers get this many seconds to have begun.
+# Who took a snapshot before something came in, and looks for the tables only after the swap, would
+# find the new ones without it: after the last writing, readers get this many seconds to have begun.
 _SETTLE = 0.25
 
 
@@ -101,11 +103,13 @@ class Rebuild:
         schema: str = "read",
         bi_schema: str | None = "bi",
         batch: int = _BATCH,
+        block: int = POSITIONS,
         backwards: bool = False,
         on_progress: Callable[[int], None] = lambda position: None,
     ) -> None:
-        """`on_progress` is told the position reached after each batch. `backwards`: also where a
-        later version of the program filled the live set."""
+        """`block`: positions of the log in a block of the summaries. `backwards`: also where a
+        later version of the program filled the live set. `on_progress` is told the position
+        reached after each batch."""
         self._projection = projection
         self._feed = feed
         self._pool = pool
@@ -113,9 +117,11 @@ class Rebuild:
         self._schema = schema
         self._bi_schema = bi_schema
         self._batch = batch
+        self._block = block
         self._backwards = backwards
         self._on_progress = on_progress
         self.shadow = shadow_schema(projection, schema)
+        self._written = time.monotonic()  # when something was last written to the new set
 
     def run(self) -> Rebuilt:
         """Fill, compare, swap. Raises RebuildRunning, ReadersInTheWay, NewerProgram, and what the
@@ -151,6 +157,7 @@ class Rebuild:
                 use_schema(cursor, self.shadow)
                 make_indexes(cursor, self._projection)
                 cursor.execute(f"ANALYZE {', '.join(self._projection.tables())}")
+            self._sum_up()
             self._catch_up(shadow)
             with self._pool.connection() as connection, connection, connection.cursor() as cursor:
                 compared = self._take_the_place(cursor, shadow)
@@ -160,7 +167,25 @@ class Rebuild:
 
     def _catch_up(self, shadow: Projector) -> None:
         while shadow.step():
+            self._written = time.monotonic()
             self._on_progress(shadow.position())
+
+    def _sum_up(self) -> None:
+        summarizer = Summarizer(
+            self._projection,
+            self._pool,
+            schema=self.shadow,
+            positions=self._block,
+            at_once=_BLOCKS_AT_ONCE,
+        )
+        if not summarizer.step():
+            return
+        while summarizer.step():
+            pass
+        self._written = time.monotonic()
+        for table in self._projection.sums():
+            with self._pool.connection() as connection, connection.cursor() as cursor:
+                cursor.execute(f"ANALYZE {quote(self.shadow)}.{table}")
 
     def _make_shadow(self, cursor: Cursor) -> None:
         cursor.execute(f"CREATE SCHEMA {quote(self.shadow)}")
@@ -189,16 +214,17 @@ class Rebuild:
             [f"{self._projection.name}/%"],
         )
         partitions: list[tuple[str, int, int]] = cursor.fetchall()
+        hold(cursor, self._projection, self._schema)
         self._refuse_newer(cursor)
         live = [(name, position) for name, _, position in partitions]
         if live:
             furthest = max(position for _, position in live)
             # A log that ends before the live set does ends this, too.
-            behind = shadow.position() < furthest
             while shadow.position() < furthest and shadow.step():
-                pass
-            if behind:
-                time.sleep(_SETTLE)
+                self._written = time.monotonic()
+            # Who knows how far the live set is summed up may find the new one in its place.
+            self._sum_up()
+            time.sleep(max(0.0, self._written + _SETTLE - time.monotonic()))
         compared: list[Compared] = []
         if live and {name for name, _ in live} == {self._projection.id}:
             at = min(*(position for _, position in live), shadow.position())
@@ -270,7 +296,11 @@ class Rebuild:
         tables = [
             name
             for fold in reversed(self._projection.folds)
-            for name in (*(table.name for table in fold.periods), fold.facts.name)
+            for name in (
+                *(table.sums for table in fold.periods if table.summary is not None),
+                *(table.name for table in fold.periods),
+                fold.facts.name,
+            )
         ]
         wanted = [f"{quote(self._schema)}.{name}" for name in tables]
         if self._bi_schema is not None:
@@ -285,8 +315,8 @@ class Rebuild:
     def _move(self, cursor: Cursor) -> None:
         live, new = quote(self._schema), quote(self.shadow)
         if self._bi_schema is not None:
-            drop_views(cursor, self._projection, bi=self._bi_schema)
-        for table in self._projection.tables():
+            drop_views(cursor, self._projection, read=self._schema, bi=self._bi_schema)
+        for table in (*self._projection.tables(), *self._projection.sums()):
             cursor.execute(f"DROP TABLE IF EXISTS {live}.{table}")
             cursor.execute(f"ALTER TABLE {new}.{table} SET SCHEMA {live}")
         if self._bi_schema is not None:

@@ -123,7 +123,8 @@ def make_tables(cursor: Cursor, projection: Projection, schema: str, *, indexes:
     if indexes:
         make_indexes(cursor, projection)
     for role in _roles(cursor, ("crm_reader",)):
-        cursor.execute(f"GRANT SELECT ON {', '.join(projection.tables())} TO {quote(role)}")
+        tables = (*projection.tables(), *projection.sums())
+        cursor.execute(f"GRANT SELECT ON {', '.join(tables)} TO {quote(role)}")
 
 
 def make_indexes(cursor: Cursor, projection: Projection) -> None:
@@ -143,14 +144,24 @@ def make_views(cursor: Cursor, projection: Projection, *, read: str, bi: str) ->
         cursor.execute(f"COMMENT ON VIEW {name} IS {quoted(view.comment)}")
         for column, comment in view.columns.items():
             cursor.execute(f"COMMENT ON COLUMN {name}.{quote(column)} IS {quoted(comment)}")
-        for role in _roles(cursor, ("crm_bi", "crm_reader")):
+        for role in _roles(cursor, ("bi_reader", "crm_bi", "crm_reader")):
             cursor.execute(f"GRANT SELECT ON {name} TO {quote(role)}")
 
 
-def drop_views(cursor: Cursor, projection: Projection, *, bi: str) -> None:
-    """Remove the projection's views."""
-    for view in projection.views:
-        cursor.execute(f"DROP VIEW IF EXISTS {quote(bi)}.{quote(view.name)}")
+def drop_views(cursor: Cursor, projection: Projection, *, read: str, bi: str) -> None:
+    """Remove the projection's views, and those that an earlier version had on its tables."""
+    cursor.execute(
+        "SELECT DISTINCT view.relname FROM pg_depend AS uses"
+        " JOIN pg_rewrite ON pg_rewrite.oid = uses.objid"
+        " JOIN pg_class AS view ON view.oid = pg_rewrite.ev_class"
+        " JOIN pg_class AS used ON used.oid = uses.refobjid"
+        " WHERE view.relnamespace = to_regnamespace(%s) AND view.relkind = 'v'"
+        " AND used.relnamespace = to_regnamespace(%s) AND used.relname = ANY(%s)",
+        [quote(bi), quote(read), projection.tables()],
+    )
+    former = {row[0] for row in cursor.fetchall()}
+    for name in sorted(former | {view.name for view in projection.views}):
+        cursor.execute(f"DROP VIEW IF EXISTS {quote(bi)}.{quote(name)}")
 
 
 def _roles(cursor: Cursor, wanted: Sequence[str]) -> list[str]:
