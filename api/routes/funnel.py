@@ -1,5 +1,6 @@
-"""What the funnel will bring, and when."""
+"""What is in the funnel, and how deals are won against whom."""
 
+from collections.abc import Iterable
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -9,38 +10,34 @@ from starlette.responses import Response
 
 from api.openapi import read_responses
 from api.routes.reading import Reader, Shared, found, json_response
-from api.schemas import reads
-from api.schemas.parameters import ReadParameters, money, number
+from api.schemas import forecast as shapes
+from api.schemas.parameters import Flag, ReadParameters, money, number
 from domain.pipeline import DEFAULT_PIPELINE_ID
 from projections import funnel
-from projections.funnel import CurrencyFunnel, Forecast, MonthsBy, Timing
+from projections.funnel import CurrencyFunnel, Rate
 from projections.reading import Connection, Moment
 
 MODEL = "funnel"
 
 router = APIRouter(prefix="/v1", tags=["funnel"])
 
+Convert = Annotated[
+    Flag,
+    Field(description="Adds amounts in other currencies by the latest rates recorded up to then."),
+]
+
 
 class FunnelParameters(ReadParameters):
     pipeline_id: Annotated[UUID, Field(description="The default pipeline if missing.")] = (
         DEFAULT_PIPELINE_ID
     )
-
-
-class ForecastParameters(FunnelParameters):
-    timing: Annotated[
-        Timing, Field(description="Whether half of a stage's time is left, or all of it.")
-    ] = Timing.HALF_ELAPSED
-    months: Annotated[int, Field(ge=1, le=120)] = 6
-    by: Annotated[
-        MonthsBy, Field(description="Months from the date of the forecast, or of the calendar.")
-    ] = MonthsBy.RELATIVE
+    convert: Convert = False
 
 
 @router.get(
     "/funnel",
     summary="Open deals by stage",
-    response_model=reads.FunnelAnswer,
+    response_model=shapes.FunnelAnswer,
     responses=read_responses(404),
 )
 async def read_funnel(
@@ -49,8 +46,15 @@ async def read_funnel(
     currency = parameters.currency or services.settings.currency
 
     def query(connection: Connection, moment: Moment) -> Any:
+        converted = None
+        if parameters.convert:
+            converted = funnel.conversion(connection, moment, currency, services.settings.zone)
         return funnel.funnel(
-            connection, moment, pipeline_id=parameters.pipeline_id, currency=currency
+            connection,
+            moment,
+            pipeline_id=parameters.pipeline_id,
+            currency=currency,
+            converted=converted,
         )
 
     answered = await services.reads.ask([MODEL], parameters.question(), query)
@@ -68,59 +72,9 @@ async def read_funnel(
             }
             for stage in seen.stages
         ],
-        "other_currencies": list(map(_other, seen.other_currencies)),
-        "parked": answered.parked,
-        **answered.times(),
-    }
-    return json_response(content)
-
-
-@router.get(
-    "/forecast",
-    summary="Expected income by month",
-    response_model=reads.ForecastAnswer,
-    responses=read_responses(404),
-)
-async def read_forecast(
-    services: Shared, reader: Reader, parameters: Annotated[ForecastParameters, Query()]
-) -> Response:
-    """Amount × chance to win, in the month in which the deal should close; with the standard
-    deviation of independent deals. `total` and `sd` are over the months shown."""
-    currency = parameters.currency or services.settings.currency
-
-    def query(connection: Connection, moment: Moment) -> Any:
-        return funnel.forecast(
-            connection,
-            moment,
-            pipeline_id=parameters.pipeline_id,
-            currency=currency,
-            timezone=services.settings.zone,
-            timing=parameters.timing,
-            months=parameters.months,
-            by=parameters.by,
-        )
-
-    answered = await services.reads.ask([MODEL], parameters.question(), query)
-    seen: Forecast = found(answered.value, "pipeline", parameters.pipeline_id)
-    content = {
-        "pipeline_id": seen.pipeline_id,
-        "currency": seen.currency,
-        "timing": seen.timing.value,
-        "by": seen.by.value,
-        "months": [
-            {
-                "month": month.month,
-                "from": month.start,
-                "to": month.end,
-                "expected": money(month.expected, currency),
-                "sd": money(month.sd, currency),
-            }
-            for month in seen.months
-        ],
-        "total": money(seen.total, currency),
-        "sd": money(seen.sd, currency),
-        "beyond": money(seen.beyond, currency),
-        "other_currencies": list(map(_other, seen.other_currencies)),
+        "other_currencies": [other(row) for row in seen.other_currencies],
+        "rates": rates(seen.rates),
+        "definition": revision(seen.revision),
         "parked": answered.parked,
         **answered.times(),
     }
@@ -130,7 +84,7 @@ async def read_forecast(
 @router.get(
     "/win-rates",
     summary="Win rate by competitor",
-    response_model=reads.WinRatesAnswer,
+    response_model=shapes.WinRatesAnswer,
     responses=read_responses(),
 )
 async def read_win_rates(
@@ -147,15 +101,28 @@ async def read_win_rates(
             }
             for row in answered.value
         ],
+        "definition": {},
         "parked": answered.parked,
         **answered.times(),
     }
     return json_response(content)
 
 
-def _other(row: CurrencyFunnel) -> dict[str, Any]:
+def revision(number: int | None) -> dict[str, str]:
+    """As answers name the revision of a pipeline, where they are about one."""
+    return {} if number is None else {"pipeline": str(number)}
+
+
+def other(row: CurrencyFunnel) -> dict[str, Any]:
     return {
         "deals": row.deals,
         "amount": money(row.amount, row.currency),
         "weighted": money(row.weighted, row.currency),
     }
+
+
+def rates(rows: Iterable[Rate]) -> list[dict[str, Any]]:
+    return [
+        {"from": row.from_currency, "to": row.to_currency, "rate": number(row.rate), "on": row.on}
+        for row in rows
+    ]

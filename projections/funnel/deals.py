@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
@@ -12,6 +12,7 @@ from uuid import UUID
 from domain.opportunity import Opportunity
 from domain.values import Money
 from infra.eventstore.feed import Recorded
+from projections.funnel.stays import STAYS, begun, ended
 from projections.projection import (
     FALSE,
     INFINITY,
@@ -24,6 +25,8 @@ from projections.projection import (
     PeriodTable,
     Row,
     State,
+    Summary,
+    Summed,
     plain,
     text,
     turned,
@@ -34,9 +37,7 @@ from projections.reading import (
     Moment,
     Page,
     Source,
-    fetch,
     fetch_one,
-    known,
     page_of,
     truth,
 )
@@ -100,15 +101,9 @@ DEAL = (
     Column("opened_at", "timestamptz NOT NULL", "When the deal was opened."),
 )
 # Places in the values of a deal's row.
-_REVISION, _STAGE, _ENTERED, _STATUS, _AMOUNT = 3, 4, 5, 6, 7
+_PIPELINE, _REVISION, _STAGE, _ENTERED, _STATUS, _AMOUNT = 2, 3, 4, 5, 6, 7
 _EXPECTED, _OWNER, _CHANCE, _WON_AMOUNT, _SIGNED_ON = 9, 10, 15, 16, 17
 _CAUSE, _COMPETITOR, _REVIEWED, _CLOSED, _ARCHIVED, _PURGED = 18, 19, 20, 21, 22, 23
-
-_VISIT = (
-    Column("stage", "text NOT NULL", "The stage."),
-    Column("revision", "int NOT NULL", "Revision of the pipeline the deal entered it under."),
-    Column("ended", "text", "advanced, moved-back, won, lost, terminated; null while it lasts."),
-)
 
 # ---- fold ----
 
@@ -187,6 +182,20 @@ def _approved(kind: str) -> Extract:
     return lambda recorded: _columns(kind, recorded, approved_by=text(recorded.event.approved_by))
 
 
+RUNNING = Summary(
+    (
+        Summed("pipeline_id", "uuid"),
+        Summed("stage", "text"),
+        Summed("revision", "int"),
+        Summed("currency", "text"),
+        Summed("status", "text"),
+    ),
+    (Summed("amount", "numeric"),),
+    "status IN ('open', 'suspended')",
+)
+"""What is in the funnel."""
+
+
 class DealFold(Fold):
     key = Column("deal_id", "uuid NOT NULL", "The deal.")
     facts = FactTable("deal_fact", "Every event of a deal, in parts.", DEAL_FACT)
@@ -201,16 +210,23 @@ class DealFold(Fold):
                     "deal_period_open",  # the present: lists, funnel, forecast, one row a deal
                     f"(deal_id) WHERE known_to = {NEWEST} AND valid_to = 'infinity'",
                 ),
+                (
+                    "deal_period_running",  # the forecast of the present
+                    "(pipeline_id) INCLUDE (stage, revision, currency, status, entered_at, amount)"
+                    f" WHERE known_to = {NEWEST} AND valid_to = 'infinity'"
+                    " AND status IN ('open', 'suspended')",
+                ),
+                (
+                    "deal_period_won",  # what was won in the months of a forecast
+                    f"(signed_on) WHERE known_to = {NEWEST} AND valid_to = 'infinity'"
+                    " AND status = 'won'",
+                ),
             ),
+            RUNNING,
         ),
-        PeriodTable(
-            "visit_period",
-            "Stays of deals in stages: true while the deal was in the stage.",
-            (Column("visit", "int NOT NULL", "Number of the stay within the deal, from 1."),),
-            _VISIT,
-        ),
+        STAYS,
     )
-    start: ClassVar[State] = ((), (), 0)
+    start: ClassVar[State] = ((), (), 0, 0)
     extract: ClassVar[Mapping[str, Extract]] = {
         Opportunity.Created.TOPIC: _opened,
         Opportunity.StageAdvanced.TOPIC: _moved("stage-advanced"),
@@ -246,8 +262,8 @@ class DealFold(Fold):
     }
 
     def step(self, state: State, fact: Fact) -> tuple[State, tuple[Row, ...]]:
-        """The state: (deal's row, visit's row while one lasts), the deal's values, number of the
-        last visit."""
+        """The state: (deal's row, row of the stay's part while it lasts), the deal's values,
+        numbers of the last visit and its last part."""
         if not state[0]:
             return _open(fact) if fact[KIND] == "opened" else (state, ())
         change = _DEAL_STEPS.get(fact[KIND])
@@ -265,16 +281,11 @@ def _open(fact: Fact) -> tuple[State, tuple[Row, ...]]:
         fact[AMOUNT], fact[CURRENCY], *fact[ON_DATE:CHANCE], *_N5, FALSE, FALSE, FALSE, FALSE, at,
     )  # fmt: skip
     deal = (0, "", at, INFINITY, "\t".join(values))
-    return ((deal, _entered(1, fact)), values, 1), ()
+    return ((deal, _stay(1, 1, at, values)), values, 1, 1), ()
 
 
-def _entered(visit: int, fact: Fact) -> Row:
-    return (1, str(visit), fact[0], INFINITY, f"{fact[STAGE]}\t{fact[REVISION]}\t{NULL}")
-
-
-def _left(visit: Row, at: str, how: str) -> Row:
-    """The visit as it is once it ended; one that took no time stays on record as well."""
-    return (1, visit[1], visit[2], at, visit[4][: -len(NULL)] + how)
+def _stay(visit: int, part: int, at: str, values: Sequence[str]) -> Row:
+    return begun(visit, part, at, *values[_PIPELINE:_EXPECTED])
 
 
 def _set(*places: tuple[int, int]) -> Step:
@@ -303,28 +314,38 @@ def _put(place: int, value: str, among: tuple[str, ...] = ()) -> Step:
 
 
 def _with(state: State, at: str, values: list[str]) -> tuple[State, tuple[Row, ...]]:
-    rows, before, visit = state
+    rows, before, visit, part = state
     new = tuple(values)
     if new == before:
         return state, ()
     row, settled = turned(rows[0], at, "\t".join(new))
-    return ((row, *rows[1:]), new, visit), settled
+    how = _PARTED.get((before[_STATUS], new[_STATUS]))
+    if how is None and before[_AMOUNT] != new[_AMOUNT]:
+        how = "repriced"
+    if len(rows) < 2 or how is None:
+        return ((row, *rows[1:]), new, visit, part), settled
+    left = ended(rows[1], at, how)
+    return ((row, _stay(visit, part + 1, at, new)), new, visit, part + 1), (*settled, left)
+
+
+_PARTED = {("open", "suspended"): "suspended", ("suspended", "open"): "resumed"}
 
 
 def _move(state: State, fact: Fact) -> tuple[State, tuple[Row, ...]]:
-    rows, before, visit = state
+    rows, before, visit, _ = state
     if len(rows) < 2:
         return state, ()  # a deal that ended stays where it is
     at = fact[0]
     values = list(before)
     values[_STAGE], values[_REVISION], values[_ENTERED] = fact[STAGE], fact[REVISION], at
     row, settled = turned(rows[0], at, "\t".join(values))
-    left = _left(rows[1], at, fact[KIND][len("stage-") :])
-    return ((row, _entered(visit + 1, fact)), tuple(values), visit + 1), (*settled, left)
+    left = ended(rows[1], at, fact[KIND][len("stage-") :], to_stage=fact[STAGE])
+    stay = _stay(visit + 1, 1, at, values)
+    return ((row, stay), tuple(values), visit + 1, 1), (*settled, left)
 
 
 def _end(state: State, fact: Fact) -> tuple[State, tuple[Row, ...]]:
-    rows, before, visit = state
+    rows, before, visit, part = state
     if len(rows) < 2:
         return state, ()
     how = _END[fact[KIND]]
@@ -335,7 +356,8 @@ def _end(state: State, fact: Fact) -> tuple[State, tuple[Row, ...]]:
     elif how == "lost":
         values[_CAUSE], values[_COMPETITOR] = fact[CAUSE], fact[COMPETITOR]
     row, settled = turned(rows[0], fact[0], "\t".join(values))
-    return ((row,), tuple(values), visit), (*settled, _left(rows[1], fact[0], how))
+    left = ended(rows[1], fact[0], how, won_amount=fact[AMOUNT] if how == "won" else NULL)
+    return ((row,), tuple(values), visit, part), (*settled, left)
 
 
 def _review(state: State, fact: Fact) -> tuple[State, tuple[Row, ...]]:
@@ -398,21 +420,6 @@ class DealRow:
     purged: bool
     opened_at: datetime
     version: int
-
-
-@dataclass(frozen=True, slots=True)
-class VisitRow:
-    """One stay of a deal in a stage. `left_at` and `ended` are None while it lasts.
-
-    `ended`: advanced, moved-back, won, lost, terminated.
-    """
-
-    visit: int
-    stage: str
-    revision: int
-    entered_at: datetime
-    left_at: datetime | None
-    ended: str | None
 
 
 FILTERS = {
@@ -479,17 +486,3 @@ def deals(
         after=after, limit=limit,
     )  # fmt: skip
     return Page([DealRow(**row) for row in rows], following)
-
-
-def visits(connection: Connection, deal_id: UUID, moment: Moment) -> list[VisitRow]:
-    """The deal's stage visits up to `as_of`, first to last."""
-    rows = fetch(
-        connection,
-        f"""SELECT visit, stage, revision, valid_from AS entered_at,
-            CASE WHEN valid_to <= %(as_of)s THEN valid_to END AS left_at,
-            CASE WHEN valid_to <= %(as_of)s THEN ended END AS ended
-            FROM visit_period WHERE deal_id = %(id)s::uuid AND valid_from <= %(as_of)s
-            AND {known(moment)} ORDER BY visit""",
-        {**moment.parameters(), "id": str(deal_id)},
-    )
-    return [VisitRow(**row) for row in rows]

@@ -238,18 +238,29 @@ def _with_stages(
     return [PipelineRow(stages=stages.get((row["id"], row["revision"]), []), **row) for row in rows]
 
 
-def stages_in_order(connection: Connection, pipeline_id: UUID, moment: Moment) -> list[str] | None:
-    """The stages in order, of the revision at the moment (of the first one before it); None for a
-    pipeline that was not known."""
+def revision_of(connection: Connection, pipeline_id: UUID, moment: Moment) -> int | None:
+    """The revision at the moment (the first one before it); None for a pipeline that was not
+    known."""
+    row = fetch_one(
+        connection,
+        f"""SELECT revision FROM pipeline_period
+            WHERE pipeline_id = %(id)s::uuid AND {known(moment)}
+            ORDER BY valid_from <= %(as_of)s DESC,
+                CASE WHEN valid_from <= %(as_of)s THEN revision END DESC, revision LIMIT 1""",
+        {**moment.parameters(), "id": str(pipeline_id)},
+    )
+    return None if row is None else row["revision"]
+
+
+def stages_in_order(
+    connection: Connection, pipeline_id: UUID, moment: Moment, revision: int
+) -> list[str]:
+    """The stages of a revision in order."""
     rows = fetch(
         connection,
         f"""SELECT stage FROM pipeline_stage_period
-            WHERE pipeline_id = %(id)s::uuid AND {known(moment)} AND revision = (
-                SELECT revision FROM pipeline_period WHERE pipeline_id = %(id)s::uuid
-                AND {known(moment)}
-                ORDER BY valid_from <= %(as_of)s DESC,
-                    CASE WHEN valid_from <= %(as_of)s THEN revision END DESC, revision LIMIT 1)
+            WHERE pipeline_id = %(id)s::uuid AND revision = %(revision)s AND {known(moment)}
             ORDER BY ordinal""",
-        {**moment.parameters(), "id": str(pipeline_id)},
+        {**moment.parameters(), "id": str(pipeline_id), "revision": revision},
     )
-    return [row["stage"] for row in rows] or None
+    return [row["stage"] for row in rows]
