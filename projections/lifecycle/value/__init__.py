@@ -1,0 +1,1 @@
+"""What customers are worth: models of buying and spending, scores, lifetime value."""
