@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 from uuid import UUID
 
 from domain.campaign import Campaign
+from domain.values import CampaignPlan
 from infra.eventstore.feed import Recorded
 from projections.projection import (
     INFINITY,
@@ -22,12 +23,23 @@ from projections.projection import (
     Row,
     State,
     joined,
+    plain,
     text,
     turned,
 )
 from projections.reading import Connection, Moment, Page, Source, fetch_one, page_of, truth
 
 # ---- tables ----
+
+PLAN = (
+    Column("planned_attendees", "int", "Aim: so many who come."),
+    Column("planned_responses", "int", "Aim: so many responses."),
+    Column("planned_deals", "int", "Aim: so many deals opened from it."),
+    Column("planned_contracts", "int", "Aim: so many of these deals won."),
+    Column(
+        "planned_revenue", "numeric", "Aim: what the contracts bring, in the budget's currency."
+    ),
+)
 
 _FACT = (
     Column("kind", "text NOT NULL", "Kind of event: the last part of its topic."),
@@ -41,9 +53,12 @@ _FACT = (
     Column("currency", "text", "Currency of the amount."),
     Column("external_source", "text", "System that knows the campaign by external_id."),
     Column("external_id", "text", "Id in that system."),
+    Column("product", "text", "What it promotes, at the planning."),
+    *PLAN,
     Column("reference", "text", "What the cost was booked for."),
+    Column("attendees", "int", "How many came, where that was recorded."),
 )
-KIND, VERSION, NAME = 2, 3, 4
+KIND, VERSION, NAME, ATTENDEES = 2, 3, 4, 2 + len(_FACT) - 1
 
 CAMPAIGN = (
     Column("name", "text NOT NULL", "Name."),
@@ -55,14 +70,17 @@ CAMPAIGN = (
     Column("currency", "text NOT NULL", "Currency of budget and costs."),
     Column("external_source", "text", "System that knows the campaign by external_id."),
     Column("external_id", "text", "Id in that system."),
+    Column("product", "text", "What it promotes."),
+    *PLAN,
     Column(
         "status",
         "text NOT NULL",
         "planned, submitted, approved, rejected, running, completed or cancelled.",
     ),
     Column("planned_at", "timestamptz NOT NULL", "When it was planned."),
+    Column("attendees", "int", "How many came; null: not recorded."),
 )
-_STATUS = 9
+_STATUS = len(CAMPAIGN) - 3
 
 # ---- fold ----
 
@@ -84,8 +102,18 @@ def _planned(event: Recorded) -> tuple[str, ...]:
         e.budget.currency,
         text(external.source) if external else NULL,
         text(external.id) if external else NULL,
+        text(e.product),
+        *_aims(e.plan),
+        NULL,
         NULL,
     )
+
+
+def _aims(plan: CampaignPlan | None) -> tuple[str, ...]:
+    if plan is None:
+        return (NULL,) * len(PLAN)
+    counts = (plan.attendees, plan.responses, plan.deals, plan.contracts)
+    return (*map(plain, counts), plain(plan.revenue and plan.revenue.value))
 
 
 def _cost_booked(event: Recorded) -> tuple[str, ...]:
@@ -96,14 +124,20 @@ def _cost_booked(event: Recorded) -> tuple[str, ...]:
         *(NULL,) * 5,
         str(e.amount.value),
         e.amount.currency,
-        NULL,
-        NULL,
+        *(NULL,) * (3 + len(PLAN)),
         text(e.reference),
+        NULL,
     )
 
 
+def _attended(event: Recorded) -> tuple[str, ...]:
+    e: Campaign.AttendanceRecorded = event.event
+    nothing = (NULL,) * (len(_FACT) - 3)
+    return ("attendance-recorded", str(event.version), *nothing, str(e.attendees))
+
+
 def _bare(kind: str) -> Extract:
-    return lambda event: (kind, str(event.version), *(NULL,) * 10)
+    return lambda event: (kind, str(event.version), *(NULL,) * (len(_FACT) - 2))
 
 
 _STATUSES = {
@@ -138,6 +172,7 @@ class CampaignFold(Fold):
         Campaign.Rejected.TOPIC: _bare("rejected"),
         Campaign.Started.TOPIC: _bare("started"),
         Campaign.CostBooked.TOPIC: _cost_booked,
+        Campaign.AttendanceRecorded.TOPIC: _attended,
         Campaign.Completed.TOPIC: _bare("completed"),
         Campaign.Cancelled.TOPIC: _bare("cancelled"),
     }
@@ -148,13 +183,16 @@ class CampaignFold(Fold):
         if not state[0]:
             if kind != "planned":
                 return state, ()
-            values = (*fact[NAME:-1], "planned", at)
+            values = (*fact[NAME:-2], "planned", at, NULL)
             return (((0, "", at, INFINITY, joined(*values)),), values), ()
-        status = _STATUSES.get(kind)
-        values = state[1]
-        if status is None or status == values[_STATUS]:
+        before = state[1]
+        planned_at, attendees = before[_STATUS + 1 :]
+        if kind == "attendance-recorded":
+            attendees = fact[ATTENDEES]
+        status = _STATUSES.get(kind, before[_STATUS])
+        values = (*before[:_STATUS], status, planned_at, attendees)
+        if values == before:
             return state, ()
-        values = (*values[:_STATUS], status, *values[_STATUS + 1 :])
         row, settled = turned(state[0][0], at, joined(*values))
         return ((row,), values), settled
 
@@ -178,6 +216,13 @@ class CampaignRow:
     cost: Decimal
     external_source: str | None
     external_id: str | None
+    product: str | None
+    planned_attendees: int | None
+    planned_responses: int | None
+    planned_deals: int | None
+    planned_contracts: int | None
+    planned_revenue: Decimal | None
+    attendees: int | None
     planned_at: datetime
     version: int
 
@@ -186,13 +231,14 @@ FILTERS = {
     "status": "row.status = %(filter_status)s",
     "channel": "row.channel = %(filter_channel)s",
     "region": "row.region = %(filter_region)s",
+    "product": "row.product = %(filter_product)s",
     "name": "row.name = %(filter_name)s",
     "external_source": "row.external_source = %(filter_external_source)s",
     "external_id": "row.external_id = %(filter_external_id)s",
 }
 COST = """(SELECT coalesce(sum(fact.amount), 0) FROM campaign_fact AS fact
     WHERE fact.campaign_id = row.campaign_id AND fact.kind = 'cost-booked'
-    AND fact.occurred_at <= %(as_of)s
+    AND (%(latest)s OR fact.occurred_at <= %(as_of)s)
     AND (%(known_at)s::bigint IS NULL OR fact.position <= %(known_at)s))"""
 """What was booked for the campaign `row` up to the moment."""
 
@@ -208,6 +254,7 @@ SORTS = {
 _LIST = Source("row.campaign_id", FILTERS, SORTS, ("row.name", "row.external_id"))
 _SELECT = f"""row.campaign_id AS id, row.name, row.channel, row.region, row.status, row.starts_on,
     row.ends_on, row.budget, row.currency, {COST} AS cost, row.external_source, row.external_id,
+    row.product, {", ".join("row." + column.name for column in PLAN)}, row.attendees,
     row.planned_at,
     (SELECT fact.version FROM campaign_fact AS fact WHERE fact.campaign_id = row.campaign_id
      AND (%(known_at)s::bigint IS NULL OR fact.position <= %(known_at)s)
