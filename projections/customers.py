@@ -13,9 +13,12 @@ import orjson
 from domain.customer import Customer
 from domain.values import ExternalId, Personal
 from infra.eventstore.feed import Recorded
+from projections.calendar import DIM_DATE
+from projections.freshness import FRESHNESS
 from projections.projection import (
     INFINITY,
     NULL,
+    PERIOD_COMMENTS,
     Column,
     Fact,
     FactTable,
@@ -153,17 +156,16 @@ def _counted(topic: str) -> Extract:
     return lambda recorded: (kind, str(recorded.version), *_NOTHING)
 
 
-_OTHERS: tuple[str, ...] = (
-    Customer.CampaignResponded.TOPIC,
-    Customer.OrderPlaced.TOPIC,
-    Customer.PaymentOverdue.TOPIC,
-    Customer.PaymentSettled.TOPIC,
-    Customer.ChurnSignalRaised.TOPIC,
-    Customer.RelationshipStarted.TOPIC,
-    Customer.LevelChanged.TOPIC,
-    Customer.Churned.TOPIC,
-    Customer.WonBack.TOPIC,
-)
+_PROFILE_TOPICS: Mapping[str, Extract] = {
+    Customer.Created.TOPIC: _registered,
+    Customer.ProfileChanged.TOPIC: _profile_changed,
+    Customer.ContactAdded.TOPIC: _contact_added,
+}
+_TOPICS: set[str] = {
+    vars(event)["TOPIC"]
+    for event in vars(Customer).values()
+    if isinstance(event, type) and issubclass(event, Customer.Event) and "TOPIC" in vars(event)
+}
 
 
 class CustomerFold(Fold):
@@ -191,10 +193,8 @@ class CustomerFold(Fold):
     )
     start: ClassVar[State] = ((), ())
     extract: ClassVar[Mapping[str, Extract]] = {
-        Customer.Created.TOPIC: _registered,
-        Customer.ProfileChanged.TOPIC: _profile_changed,
-        Customer.ContactAdded.TOPIC: _contact_added,
-        **{topic: _counted(topic) for topic in _OTHERS},
+        **_PROFILE_TOPICS,
+        **{topic: _counted(topic) for topic in sorted(_TOPICS - _PROFILE_TOPICS.keys())},
     }
 
     def step(self, state: State, fact: Fact) -> tuple[State, tuple[Row, ...]]:
@@ -259,53 +259,90 @@ def _parsed(json: str) -> Any:
     return orjson.loads(json.replace("\\\\", "\\"))
 
 
+_OPEN = f"known_to = {NEWEST} AND valid_to = 'infinity'"
+
+# The id of a person in another system may be a mail address, and attributes anything: they are
+# for reports of companies alone.
+_COMPANY = "kind = 'company'"
+_OF_COMPANY = f"CASE WHEN {_COMPANY} THEN {{}} END"
+_PUBLIC = f"""name, identified, region, industry, source,
+    {_OF_COMPANY.format("external_source")}, {_OF_COMPANY.format("external_id")},
+    {_OF_COMPANY.format("attributes")}"""
+_CUSTOMER = {
+    "customer_id": "The customer.",
+    "kind": "company or person.",
+    "name": "Company name; null for a person.",
+    "identified": "Whether it is known who the customer is.",
+    "region": "Region.",
+    "industry": "Industry.",
+    "source": "Where the customer came from.",
+    "external_source": "System that knows the company by external_id; null for a person.",
+    "external_id": "Id in that system; null for a person.",
+    "attributes": "Further attributes by name; null for a person.",
+}
+_DIM_CUSTOMER = {
+    **{name: comment for name, comment in _CUSTOMER.items() if name != "attributes"},
+    "name": "Company name; for a person the pseudonym, which is customer_id.",
+    "registered_at": "When the customer was registered.",
+    "profile_since": "Since when the profile has been as it is.",
+}
+
+
 class CustomersProjection(Projection):
     """Profiles and contacts of all customers."""
 
     name = "customers"
-    version = 1
+    version = 2
     folds = (CustomerFold(),)
     views = (
         View(
-            "customer",
-            "Customers as they are now. Persons appear under their id only.",
+            "dim_customer",
+            "Customers as they are now, one row each. Persons appear under pseudonyms.",
+            _DIM_CUSTOMER,
+            f"""SELECT customer_id, kind,
+                CASE WHEN {_COMPANY} THEN name ELSE customer_id::text END,
+                identified, region, industry, source,
+                {_OF_COMPANY.format("external_source")}, {_OF_COMPANY.format("external_id")},
+                registered_at, valid_from
+                FROM customer_period WHERE {_OPEN}""",
+        ),
+        View(
+            "dim_person",
+            "Natural persons, one row each: contacts of customers, and customers who are persons."
+            " Under pseudonyms: names, addresses and numbers are not here.",
             {
-                "customer_id": "The customer.",
-                "kind": "company or person.",
-                "name": "Company name; null for a person.",
-                "identified": "Whether it is known who the customer is.",
-                "region": "Region.",
-                "industry": "Industry.",
-                "source": "Where the customer came from.",
-                "external_source": "System that knows the customer by external_id.",
-                "external_id": "Id in that system.",
-                "attributes": "Further attributes by name.",
-                "registered_at": "When the customer was registered.",
+                "person_id": "The pseudonym: the id that stands for the person in the whole"
+                " product; of a customer who is a person, the customer's.",
+                "customer_id": "The customer they belong to, or are.",
+                "kind": "contact or customer.",
+                "department": "Department of the contact.",
+                "level": "Buying level of the contact: operation, management, decision.",
+                "role": "Role of the contact.",
+                "known_since": "When the contact was added, or the customer registered.",
             },
-            f"""SELECT customer_id, kind, name, identified, region, industry, source,
-                external_source, external_id, attributes, registered_at
-                FROM customer_period WHERE known_to = {NEWEST} AND valid_to = 'infinity'""",
+            f"""SELECT contact_id, customer_id, 'contact', department, level, role, valid_from
+                FROM contact_period WHERE {_OPEN}
+                UNION ALL
+                SELECT customer_id, customer_id, 'customer', NULL, NULL, NULL, registered_at
+                FROM customer_period WHERE {_OPEN} AND NOT {_COMPANY}""",
+        ),
+        View(
+            "customer",
+            "Customers as they are now, with all attributes. Persons appear under their id only.",
+            {**_CUSTOMER, "registered_at": "When the customer was registered."},
+            f"""SELECT customer_id, kind, {_PUBLIC}, registered_at
+                FROM customer_period WHERE {_OPEN}""",
         ),
         View(
             "customer_history",
-            "Profiles of customers over both times.",
-            {
-                "customer_id": "The customer.",
-                "kind": "company or person.",
-                "name": "Company name; null for a person.",
-                "identified": "Whether it is known who the customer is.",
-                "region": "Region.",
-                "industry": "Industry.",
-                "source": "Where the customer came from.",
-                "attributes": "Further attributes by name.",
-                "valid_from": "True from this time on.",
-                "valid_to": "True until just before; infinity: still true.",
-                "known_from": "Known since this position of the log.",
-                "known_to": f"Known until just before this position; {NEWEST}: still known.",
-            },
-            """SELECT customer_id, kind, name, identified, region, industry, source, attributes,
-                valid_from, valid_to, known_from, known_to FROM customer_period""",
+            "Profiles of customers over both times. Persons appear under their id only.",
+            {**_CUSTOMER, **PERIOD_COMMENTS},
+            f"""SELECT customer_id, kind, {_PUBLIC}, {", ".join(PERIOD_COMMENTS)}
+                FROM customer_period""",
         ),
+        # Of no read model in particular: they have to be made with some.
+        DIM_DATE,
+        FRESHNESS,
     )
 
 
@@ -364,6 +401,13 @@ SORTS = {
     "source": ("coalesce(row.source, '')", "text"),
 }
 _LIST = Source("row.customer_id", FILTERS, SORTS, ("row.name", "row.external_id"))
+_LIST_OF_COMPANIES_IDS = Source(
+    "row.customer_id",
+    FILTERS,
+    SORTS,
+    ("row.name", "CASE WHEN row.kind = 'company' THEN row.external_id END"),
+)
+"""For those who may not know the ids that persons have elsewhere, nor guess them by parts."""
 
 _SELECT = """row.customer_id AS id, row.kind, row.name, row.personal_name, row.identified,
     row.region, row.industry, row.source, row.external_source, row.external_id, row.attributes,
@@ -406,15 +450,30 @@ def customers(
     moment: Moment,
     *,
     filters: Mapping[str, Any] | None = None,
+    standing: Mapping[str, str] | None = None,
+    personal: bool = True,
     search: str | None = None,
     sort: str = "id",
     descending: bool = False,
     after: tuple[str, UUID] | None = None,
     limit: int = 100,
 ) -> Page[CustomerRow]:
-    """A page of the customers there were. Search looks at company names and external ids."""
+    """A page of the customers there were. Search looks at company names and external ids, at those
+    of persons only if `personal`.
+
+    `standing`: classification → the value of those wanted at the moment; it is the read model of
+    the lifecycle that knows.
+    """
+    where, parameters = [truth(moment, "row")], moment.parameters()
+    for classification, value in (standing or {}).items():
+        where.append(f"""EXISTS (SELECT FROM standing_period AS standing
+            WHERE standing.customer_id = row.customer_id
+            AND standing.classification = %(of_{classification})s
+            AND standing.value = %(is_{classification})s AND {truth(moment, "standing")})""")
+        parameters |= {f"of_{classification}": classification, f"is_{classification}": value}
+    source = _LIST if personal else _LIST_OF_COMPANIES_IDS
     rows, following = page_of(
-        connection, _LIST, _SELECT, truth(moment, "row"), moment.parameters(),
+        connection, source, _SELECT, " AND ".join(where), parameters,
         filters=filters or {}, search=search, sort=sort, descending=descending,
         after=after, limit=limit,
     )  # fmt: skip

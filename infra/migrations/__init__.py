@@ -23,7 +23,15 @@ LOG_SCHEMAS: Mapping[str, str] = {"log": "log", "vault": "vault"}
 READ_SCHEMAS: Mapping[str, str] = {"read": "read", "bi": "bi"}
 ALL_SCHEMAS: Mapping[str, str] = {**LOG_SCHEMAS, **READ_SCHEMAS}
 
-ROLES = ("crm_writer", "crm_vault", "crm_relay", "crm_projector", "crm_reader", "crm_bi")
+ROLES = (
+    "crm_writer",
+    "crm_vault",
+    "crm_relay",
+    "crm_projector",
+    "crm_reader",
+    "bi_reader",
+    "crm_bi",  # what bi_reader was called at first
+)
 """What sessions act as; none of them can log in. They belong to the server, not to a database."""
 
 OLDEST_SERVER = 140000
