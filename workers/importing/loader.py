@@ -9,13 +9,10 @@ What a second run finds:
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
-from itertools import islice
-from typing import Any, Final, TypeVar
 
 from domain.errors import AlreadyExists, DomainError
 from domain.pipeline import Pipeline
@@ -26,17 +23,10 @@ from workers.importing.history import History, customer_differences
 from workers.importing.lookups import Lookups
 from workers.importing.plan import OPENING, OUTCOME, Plan, Planner, stages_missing
 from workers.importing.records import FileError, LineError, Record, Table
-from workers.importing.report import CHANGED, Entry, Report
+from workers.importing.report import CHANGED
 from workers.importing.survey import Survey
-from workers.steps import LogUnreachable, Step, Steps
-
-T = TypeVar("T")
-Start = Callable[[Coroutine[Any, Any, None]], Awaitable[None]]
-
-UNDER_WAY: Final = 64
-"""Deals at once: their commands share group commits."""
-CHUNK: Final = 256
-"""Lines looked up at once."""
+from workers.importing.work import Work, chunks
+from workers.steps import Step
 
 
 @dataclass(slots=True)
@@ -49,57 +39,43 @@ class Tally:
 
 
 class Loader:
-    """Loads one file. `actor` is whom the commands are given as."""
+    """Loads one file of deals."""
 
-    def __init__(
-        self,
-        steps: Steps,
-        planner: Planner,
-        survey: Survey,
-        report: Report,
-        *,
-        actor: str,
-    ) -> None:
+    def __init__(self, work: Work, planner: Planner, survey: Survey) -> None:
         self.tally = Tally()
-        self._steps = steps
+        self._work = work
         self._planner = planner
         self._survey = survey
-        self._report = report
-        self._actor = actor
-        self._seats = asyncio.Semaphore(UNDER_WAY)
-        self._reported = 0
-        self._failure: LogUnreachable | None = None
 
     @property
     def done(self) -> int:
         """Lines that are dealt with."""
         tally = self.tally
-        return tally.new + tally.carried_on + tally.unchanged + self._reported
+        return tally.new + tally.carried_on + tally.unchanged + self._work.reported
 
     async def prepare(self, stages: Iterable[str]) -> None:
         """Sees to the pipeline. Raises FileError if it lacks one of the stages."""
         step = self._planner.pipeline()
         if step is not None:
             with suppress(AlreadyExists, KeyReused):
-                await self._steps.do(step, self._actor)
-        events = await self._steps.stream(self._planner.pipeline_id)
+                await self._work.do(step)
+        events = await self._work.stream(self._planner.pipeline_id)
         known = [e for e in events if isinstance(e, (Pipeline.Created, Pipeline.Revised))]
         missing = stages_missing(list(stages), known[-1].stages if known else ())
         if missing:
             raise FileError(f"the pipeline here has no stage {missing[0]!r}: revise it first")
 
-    async def accounts(self, lookups: Lookups, file: str, stopped: Callable[[], bool]) -> None:
+    async def accounts(self, lookups: Lookups, file: str) -> None:
         """Registers the accounts that the file's deals name."""
-        async with self._group() as start:
-            names = iter(self._survey.first_facts)
-            while chunk := list(islice(names, CHUNK)):
+        async with self._work.group() as start:
+            for chunk in chunks(self._survey.first_facts):
                 steps = {name: self._planner.account(name) for name in chunk}
-                known = await self._known(step.key for step in steps.values())
+                known = await self._work.known(step.key for step in steps.values())
                 for name, step in steps.items():
                     receipt = known.get(step.key)
-                    if receipt is not None and self._same(step, receipt):
+                    if receipt is not None and self._work.same(step, receipt):
                         continue
-                    if stopped() or self._failure is not None:
+                    if self._work.ended:
                         return
                     account = (lookups.accounts or {}).get(name)
                     line = account.line if account is not None else 0
@@ -109,34 +85,20 @@ class Loader:
         self,
         table: Table,
         reader: Reader,
-        stopped: Callable[[], bool],
         tell: Callable[[int], None],
     ) -> None:
-        """Loads the deals, until `stopped`. Raises LogUnreachable, with what could be taken in."""
+        """Loads the deals. Raises LogUnreachable, with what could be taken in."""
         file = table.path.name
-        async with self._group() as start:
+        async with self._work.group() as start:
             first_lines: dict[str, int] = {}
-            for chunk in _chunks(table.records()):
+            for chunk in chunks(table.records()):
                 plans = list(self._plans(chunk, reader, first_lines, file))
-                known = await self._known(key for plan in plans for key in plan.keys.values())
+                known = await self._work.known(key for plan in plans for key in plan.keys.values())
                 for plan in plans:
-                    if stopped() or self._failure is not None:
+                    if self._work.ended:
                         return
                     await start(self._deal(plan, known, file))
                 tell(self.done)
-
-    @asynccontextmanager
-    async def _group(self) -> AsyncIterator[Start]:
-        """Starts work that is not waited for before the end, at most UNDER_WAY at once."""
-        async with asyncio.TaskGroup() as tasks:
-
-            async def start(work: Coroutine[Any, Any, None]) -> None:
-                await self._seats.acquire()
-                tasks.create_task(work).add_done_callback(lambda _: self._seats.release())
-
-            yield start
-        if self._failure is not None:
-            raise self._failure
 
     def _plans(
         self, chunk: list[Record], reader: Reader, first_lines: dict[str, int], file: str
@@ -146,7 +108,7 @@ class Loader:
                 deal = reader.deal(record)
                 self._check_once(deal, first_lines)
             except LineError as error:
-                self._refused(file, record.line, reader.id_of(record), error)
+                self._work.refused(file, record.line, reader.id_of(record), error)
             else:
                 yield self._planner.plan(deal)
 
@@ -161,15 +123,14 @@ class Loader:
     async def _account(self, step: Step, name: str, file: str, line: int) -> None:
         try:
             try:
-                await self._steps.do(step, self._actor)
+                await self._work.do(step)
             except (AlreadyExists, KeyReused):
-                differences = customer_differences(await self._steps.stream(step.target), step)
+                differences = customer_differences(await self._work.stream(step.target), step)
                 if differences:
-                    self._report.add(Entry(file, line, name, CHANGED, "; ".join(differences)))
+                    problem = LineError(CHANGED, "; ".join(differences))
+                    self._work.beside(file, line, name, problem)
         except DomainError as error:
-            self._report.add(Entry(file, line, name, error.type, error.message))
-        except LogUnreachable as error:
-            self._failure = error
+            self._work.beside(file, line, name, LineError(error.type, error.message))
 
     async def _deal(self, plan: Plan, known: dict[str, Receipt], file: str) -> None:
         deal = plan.deal
@@ -177,27 +138,25 @@ class Loader:
             await self._taken(plan, known)
         except DomainError as error:
             problem = LineError(error.type, error.message)
-            self._refused(file, deal.line, deal.external_id.id, problem)
+            self._work.refused(file, deal.line, deal.external_id.id, problem)
         except KeyReused:
             problem = LineError(CHANGED, "another import is taking the line with other values")
-            self._refused(file, deal.line, deal.external_id.id, problem)
+            self._work.refused(file, deal.line, deal.external_id.id, problem)
         except LineError as error:
-            self._refused(file, deal.line, deal.external_id.id, error)
-        except LogUnreachable as error:
-            self._failure = error
+            self._work.refused(file, deal.line, deal.external_id.id, error)
 
     async def _taken(self, plan: Plan, known: dict[str, Receipt]) -> None:
         steps = self._planner.steps(plan)
         done = {name: known[key] for name, key in plan.keys.items() if key in known}
         if done.keys() == steps.keys() and all(
-            self._same(step, done[name]) for name, step in steps.items()
+            self._work.same(step, done[name]) for name, step in steps.items()
         ):
             self.tally.unchanged += 1
             return
         if not done and await self._opened(plan, steps[OPENING]):
             for name, step in steps.items():
                 if name != OPENING:
-                    await self._steps.do(step, self._actor)
+                    await self._work.do(step)
             self.tally.new += 1
             return
         await self._carried_on(plan, steps, done)
@@ -206,9 +165,9 @@ class Loader:
         """Whether the deal was new."""
         if plan.deal.account is None:
             with suppress(AlreadyExists, KeyReused):
-                await self._steps.do(self._planner.unidentified(plan.deal), self._actor)
+                await self._work.do(self._planner.unidentified(plan.deal))
         try:
-            await self._steps.do(step, self._actor)
+            await self._work.do(step)
         except AlreadyExists:
             return False
         return True
@@ -218,7 +177,7 @@ class Loader:
     ) -> None:
         """Brings a deal that is here to where the file has it, and reports what contradicts."""
         deal = plan.deal
-        history = History.of(await self._steps.stream(plan.id))
+        history = History.of(await self._work.stream(plan.id))
         if history is None:
             raise LineError("id-taken", "the id is of something else here")
         opened = deal.opened if self._opening_differs(plan, steps[OPENING], done) else None
@@ -234,9 +193,9 @@ class Loader:
         if history.outcome is None:
             for stage in missing:
                 entered = self._entered(plan, history)
-                await self._steps.do(self._planner.stage(plan, stage, entered), self._actor)
+                await self._work.do(self._planner.stage(plan, stage, entered))
             if OUTCOME in steps:
-                await self._steps.do(steps[OUTCOME], self._actor)
+                await self._work.do(steps[OUTCOME])
         if differences:
             raise LineError(CHANGED, "; ".join(differences))
         if history.outcome is None and (missing or OUTCOME in steps):
@@ -249,8 +208,8 @@ class Loader:
         receipt = done.get(OPENING)
         if receipt is None:
             return False
-        undated = self._steps.hash(self._planner.content(self._planner.undated(plan)))
-        return not self._same(step, receipt) and receipt.request_hash != undated
+        undated = self._work.hash(self._planner.content(self._planner.undated(plan)))
+        return not self._work.same(step, receipt) and receipt.request_hash != undated
 
     def _entered(self, plan: Plan, history: History) -> date | None:
         """The best that the line says of when a deal that was here entered its stage."""
@@ -261,17 +220,4 @@ class Loader:
         return deal.stage_since or opened or deal.closed
 
     def _same(self, step: Step, receipt: Receipt) -> bool:
-        return self._steps.hash(step.content) == receipt.request_hash
-
-    async def _known(self, keys: Iterable[str]) -> dict[str, Receipt]:
-        return await self._steps.receipts(self._actor, keys)
-
-    def _refused(self, file: str, line: int, id_: str, error: LineError) -> None:
-        self._reported += 1
-        self._report.add(Entry(file, line, id_, error.problem, error.message))
-
-
-def _chunks(records: Iterable[T]) -> Iterator[list[T]]:
-    iterator = iter(records)
-    while chunk := list(islice(iterator, CHUNK)):
-        yield chunk
+        return self._work.hash(step.content) == receipt.request_hash

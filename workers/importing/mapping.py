@@ -6,11 +6,11 @@ import codecs
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Any, ClassVar, Final, Literal, Self, TypeVar, overload
 
 from pydantic import (
     AfterValidator,
@@ -26,6 +26,7 @@ from pydantic import (
 from domain.errors import DomainError
 from domain.pipeline import DEFAULT_STAGES
 from domain.values import Stage, minor_units, probability
+from workers.importing.records import WHITESPACE, Table
 
 SHIPPED: Final = resources.files("workers") / "mappings"
 
@@ -52,14 +53,20 @@ def _encoding(name: str) -> str:
     return name
 
 
+def _delimiter(value: str) -> str:
+    if value != WHITESPACE and (len(value) != 1 or value in '"\r\n'):
+        raise ValueError(f"is one character, or {WHITESPACE}")
+    return value
+
+
 def _date_format(value: str) -> str:
-    day = date(2004, 12, 31)
+    day = datetime(2004, 12, 31, tzinfo=UTC)
     directives = set(re.findall(r"%(.)", value))
     try:
         # first: reading a day without a year is deprecated
         if not directives & {"Y", "y", "G", "c", "x"}:
             raise ValueError
-        if datetime.strptime(day.strftime(value), value).date() != day:  # noqa: DTZ007 - a day
+        if datetime.strptime(day.strftime(value), value).date() != day.date():  # noqa: DTZ007 - a day
             raise ValueError
     except ValueError:
         raise ValueError("does not name day, month and year, as %Y-%m-%d") from None
@@ -91,7 +98,8 @@ def _months(value: Decimal) -> Decimal:
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
 Words = dict[str, Text]
 Number = Annotated[Decimal, BeforeValidator(_decimal)]
-Character = Annotated[str, StringConstraints(min_length=1, max_length=1, pattern=r"^[^\"\r\n]$")]
+Width = Annotated[int, Field(ge=1, le=10_000, strict=True)]
+_LIST: Any = Field(min_length=1, max_length=1000, strict=False)  # TOML's arrays come as lists
 
 
 class Part(BaseModel):
@@ -104,8 +112,14 @@ class File(Part):
     """How all the files are written."""
 
     encoding: Annotated[str, AfterValidator(_encoding)] = "utf-8"
-    delimiter: Character = ","
+    delimiter: Annotated[str, AfterValidator(_delimiter)] = ","
+    """One character, or the word whitespace: any number of blanks or tabs, without quotes."""
+    names: Annotated[tuple[Text, ...], _LIST] | None = None
+    """The columns of a file without header."""
+    widths: Annotated[tuple[Width, ...], _LIST] | None = None
+    """Of the columns, in characters, instead of a delimiter."""
     dates: Annotated[str, AfterValidator(_date_format)] = "%Y-%m-%d"
+    """May have a time of day, and an offset."""
     decimal: Literal[".", ","] = "."
     thousands: Literal["", ".", ",", " ", "'"] = ""
 
@@ -113,7 +127,21 @@ class File(Part):
     def _distinct(self) -> Self:
         if self.decimal == self.thousands:
             raise ValueError("decimal and thousands are the same")
+        if self.widths is not None and "delimiter" in self.model_fields_set:
+            raise ValueError("delimiter and widths exclude each other")
+        if self.names and self.widths and len(self.names) != len(self.widths):
+            raise ValueError("there are not as many names as widths")
         return self
+
+    def table(self, path: Path) -> Table:
+        """The main file. Raises FileError."""
+        return Table(
+            path,
+            encoding=self.encoding,
+            delimiter=self.delimiter,
+            names=self.names,
+            widths=self.widths,
+        )
 
 
 class Columns(Part):
@@ -199,13 +227,31 @@ class Teams(Part):
     unlisted: Literal["accept", "refuse"] = "accept"
 
 
-class Layout(Part):
-    """A whole mapping."""
+L = TypeVar("L", bound="FileLayout")
+
+
+class FileLayout(Part):
+    """What every mapping has."""
+
+    IMPORTS: ClassVar[str]
+    """What is imported by it: the subcommand of ``crm import``."""
 
     source: Text
     file: File = Field(default_factory=File)
-    columns: Columns
     fixes: dict[Text, Words] = Field(default_factory=dict)
+
+    def conflicts(self) -> Iterator[str]:
+        """What contradicts itself, each naming its key."""
+        raise NotImplementedError
+
+
+class Layout(FileLayout):
+    """A whole mapping of deals."""
+
+    IMPORTS = "opportunities"
+
+    imports: Literal["opportunities"] = "opportunities"
+    columns: Columns
     amount: Amount = Field(default_factory=Amount)
     prices: Prices | None = None
     pipeline: PipelineOf | None = None
@@ -267,25 +313,37 @@ class Layout(Part):
             yield "columns.owner: is missing, since teams are given"
 
 
-def shipped() -> list[str]:
-    """The names of the mappings that come with the program."""
+def shipped(imports: str = Layout.IMPORTS) -> list[str]:
+    """The names of the mappings that come with the program, of what is imported."""
+    names = (entry.name for entry in SHIPPED.iterdir() if entry.name.endswith(".toml"))
     return sorted(
-        entry.name.removesuffix(".toml")
-        for entry in SHIPPED.iterdir()
-        if entry.name.endswith(".toml")
+        name.removesuffix(".toml")
+        for name in names
+        if tomllib.loads((SHIPPED / name).read_text()).get("imports", Layout.IMPORTS) == imports
     )
 
 
-def load_mapping(name: str, *, source: str | None = None) -> Layout:
+@overload
+def load_mapping(name: str, *, source: str | None = None) -> Layout: ...
+
+
+@overload
+def load_mapping(name: str, kind: type[L], *, source: str | None = None) -> L: ...
+
+
+def load_mapping(name: str, kind: Any = Layout, *, source: str | None = None) -> Any:
     """The mapping in a file, or the shipped one of that name; `source` replaces the file's.
 
     Raises MappingError.
     """
-    values = _read(name)
+    values = _read(name, kind.IMPORTS)
     if source is not None:
         values["source"] = source
+    told = values.get("imports", Layout.IMPORTS)
+    if told != kind.IMPORTS:
+        raise MappingError(f"{name}: imports: this is a mapping of {told}, not of {kind.IMPORTS}")
     try:
-        layout = Layout.model_validate(values)
+        layout = kind.model_validate(values)
     except ValidationError as error:
         raise MappingError(f"{name}: {_first(error)}") from None
     for conflict in layout.conflicts():
@@ -293,15 +351,15 @@ def load_mapping(name: str, *, source: str | None = None) -> Layout:
     return layout
 
 
-def _read(name: str) -> dict[str, Any]:
+def _read(name: str, imports: str) -> dict[str, Any]:
     try:
-        if name in shipped():
+        if "/" not in name and (SHIPPED / f"{name}.toml").is_file():
             data = (SHIPPED / f"{name}.toml").read_bytes()
         else:
             data = Path(name).read_bytes()
         return tomllib.loads(data.decode())
     except OSError as error:
-        known = ", ".join(shipped())
+        known = ", ".join(shipped(imports))
         raise MappingError(
             f"{name}: {error.strerror or error}; shipped mappings are {known}"
         ) from None

@@ -28,19 +28,27 @@ def number(value: str, file: File, field: str) -> Decimal:
 
 
 @lru_cache(maxsize=10_000)
-def _day(value: str, layout: str) -> date | None:
+def _moment(value: str, layout: str) -> datetime | None:
     try:
-        return datetime.strptime(value, layout).date()  # noqa: DTZ007 - a day has no zone
+        return datetime.strptime(value, layout)  # noqa: DTZ007 - a day has no zone
     except ValueError:
         return None
 
 
-def day(value: str, file: File, field: str) -> date:
-    """A day. Raises LineError."""
-    found = _day(value, file.dates)
+def moment(value: str, file: File, field: str) -> datetime:
+    """A day, or a day and a time, naive where the file does not say the offset. Raises LineError.
+
+    A day alone is its midnight.
+    """
+    found = _moment(value, file.dates)
     if found is None:
         raise LineError("bad-date", f"{field} {shown(value)} is not written as {file.dates}")
     return found
+
+
+def day(value: str, file: File, field: str) -> date:
+    """A day. Raises LineError."""
+    return moment(value, file, field).date()
 
 
 def shown(value: str) -> str:

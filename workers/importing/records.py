@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import csv
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -13,6 +14,8 @@ LONGEST_LINE: Final = 1_000_000
 """Bytes."""
 MOST_LINES: Final = 1_000
 """Of one record: a field may have line breaks in quotes."""
+WHITESPACE: Final = "whitespace"
+"""Instead of a delimiter: fields stand apart by any number of blanks or tabs, without quotes."""
 _BOM: Final = b"\xef\xbb\xbf"
 
 
@@ -39,29 +42,46 @@ class Record:
 
 
 class Table:
-    """A CSV file with a header, read as a stream.
+    """A file of records, read as a stream: CSV, or columns apart by blanks or by their widths.
 
     Takes a byte order mark, either kind of line break, and line breaks inside quotes. Blank lines
-    are passed over. Line numbers are those of an editor: the header's is 1.
+    are passed over. Line numbers are those of an editor: the first line's is 1.
     """
 
-    def __init__(self, path: Path, *, encoding: str = "utf-8", delimiter: str = ",") -> None:
-        """Reads the header. Raises FileError."""
+    def __init__(
+        self,
+        path: Path,
+        *,
+        encoding: str = "utf-8",
+        delimiter: str = ",",
+        names: Sequence[str] | None = None,
+        widths: Sequence[int] | None = None,
+    ) -> None:
+        """`names` are the columns of a file without header; a first line that repeats them is
+        taken for one. `widths` (characters) are those of the columns, instead of a delimiter; the
+        last column goes on to the end of the line. Raises FileError.
+        """
         self.path = path
         self._encoding = encoding
         self._delimiter = delimiter
+        self._edges = None if widths is None else list(pairwise(accumulate(widths, initial=0)))
         if path.exists() and not path.is_file():
             raise FileError(f"{path}: is not a file that can be read twice")
         try:
             with path.open("rb") as file:
-                header = next(self._records(file), None)
+                first = next(self._records(file), None)
         except OSError as error:
             raise FileError(f"{path}: {error.strerror or error}") from None
-        if header is None:
+        found = None if first is None else [name.strip() for name in first.fields]
+        self._headed = names is None or found == list(names)
+        if names is not None:
+            self.header = list(names)
+            return
+        if first is None or found is None:
             raise FileError(f"{path}: is empty: it has no header")
-        if header.error is not None:
-            raise FileError(f"{path}, line {header.line}: {header.error.message}")
-        self.header = [name.strip() for name in header.fields]
+        if first.error is not None:
+            raise FileError(f"{path}, line {first.line}: {first.error.message}")
+        self.header = found
 
     def column(self, name: str, key: str) -> int:
         """Where a column is; `key` is the mapping's for it. Raises FileError."""
@@ -76,7 +96,8 @@ class Table:
         try:
             with self.path.open("rb") as file:
                 records = self._records(file)
-                next(records, None)
+                if self._headed:
+                    next(records, None)
                 for record in records:
                     yield self._checked(record)
         except OSError as error:
@@ -140,11 +161,24 @@ class Table:
 
     def _parsed(self, text: str) -> list[str]:
         """The fields; none of a blank line."""
+        if self._edges is not None:
+            return self._cut(text.rstrip("\r\n"), self._edges)
+        if self._delimiter == WHITESPACE:
+            return text.split()
         try:
             fields = next(csv.reader([text], delimiter=self._delimiter, strict=True), [])
         except csv.Error as error:
             raise LineError("quotes", f"is not CSV: {error}") from None
         return fields if any(field.strip() for field in fields) else []
+
+    @staticmethod
+    def _cut(text: str, edges: Sequence[tuple[int, int]]) -> list[str]:
+        """At the edges; a line that ends before a column begins has fewer fields."""
+        if not text.strip():
+            return []
+        last = edges[-1][0]
+        cut = [text[begin:end] for begin, end in edges if begin < len(text)]
+        return [*cut[:-1], text[last:]] if len(cut) == len(edges) else cut
 
 
 class _Lines:

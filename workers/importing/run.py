@@ -1,39 +1,36 @@
-"""One import from beginning to end."""
+"""An import of deals."""
 
 from __future__ import annotations
 
-import asyncio
 import csv
 from collections.abc import Callable
-from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Final
 
-import uvloop
 from rich.console import Console
-from rich.markup import escape
 
-from infra.cluster import make_data_dir
 from infra.settings import Settings
+from workers.importing.course import (
+    carry_out,
+    exit_code,
+    summarise,
+    terminal,
+    unreachable,
+    usage,
+)
 from workers.importing.deals import Reader
 from workers.importing.loader import Loader
 from workers.importing.lookups import Lookups, Owner, read_lookups
-from workers.importing.mapping import Layout, MappingError, load_mapping
+from workers.importing.mapping import Layout, load_mapping
 from workers.importing.plan import Planner
 from workers.importing.records import FileError, Table
 from workers.importing.report import Report
 from workers.importing.survey import Survey, survey
-from workers.loop import Signals
+from workers.importing.work import Work
 from workers.progress import progress
 from workers.steps import LogUnreachable, Steps
-from workers.wiring import Ledger, databases, ledger, now
-
-ALL_IN: Final = 0
-SOME_NOT: Final = 1
-USAGE: Final = 2
-INTERRUPTED: Final = 130
+from workers.wiring import Ledger, now
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,35 +55,22 @@ def run_import(
     console: Console | None = None,
     clock: Callable[[], datetime] = now,
 ) -> int:
-    """Loads `file`; returns the exit code.
-
-    0: all lines are in, now or from an earlier run. 1: some are not, or the log could not be
-    reached. 2: the mapping or a file cannot be used as it is; nothing was done. 130: stopped by
-    SIGINT or SIGTERM, after what was under way; run again, it goes on from there.
+    """Loads `file`; returns the exit code (see `course`).
 
     `mapping` is a path or a shipped name, `source` replaces its source's name. `report` gets a
     line for each line that was not taken, `owners` who is behind which owner's id.
     """
-    console = console or Console(stderr=True, highlight=False, soft_wrap=True)
-    with ExitStack() as stack:
-        signals = stack.enter_context(Signals())
-        try:
-            read = _read(settings, file, mapping, source, clock, console)
-            entries = Report(report)
-            stack.callback(entries.close)
-        except (MappingError, FileError) as error:
-            return _usage(console, error)
-        except KeyboardInterrupt:
-            return INTERRUPTED
-        make_data_dir(settings.data_dir)
-        try:
-            addresses = stack.enter_context(databases(settings))
-            book = stack.enter_context(ledger(settings, addresses, clock))
-            signals.serving = True
-        except KeyboardInterrupt:
-            return INTERRUPTED
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(_load(book, read, entries, owners, signals.stopped.is_set, console))
+    console = console or terminal()
+    return carry_out(
+        settings,
+        console,
+        report,
+        clock,
+        read=lambda: _read(settings, file, mapping, source, clock, console),
+        load=lambda book, read, entries, stopped: _load(
+            book, read, entries, owners, stopped, console
+        ),
+    )
 
 
 def _read(
@@ -98,7 +82,7 @@ def _read(
     console: Console,
 ) -> Source:
     layout = load_mapping(mapping, source=source)
-    table = Table(file, encoding=layout.file.encoding, delimiter=layout.file.delimiter)
+    table = layout.file.table(file)
     lookups = read_lookups(layout, file.parent)
     today = clock().astimezone(settings.zone).date()
     reader = Reader(table, layout, lookups, settings.currency, today)
@@ -119,13 +103,9 @@ async def _load(
     if read.layout.accounts is not None:
         accounts_file = read.layout.accounts.file
     planner = Planner(book.crm, read.layout, read.lookups, read.survey, name)
-    loader = Loader(
-        Steps(book.commands, book.tokens.derived_key("import")),
-        planner,
-        read.survey,
-        report,
-        actor=f"import:{read.layout.source}",
-    )
+    steps = Steps(book.commands, book.tokens.derived_key("import"))
+    work = Work(steps, report, f"import:{read.layout.source}", stopped)
+    loader = Loader(work, planner, read.survey)
     total = read.survey.lines
     try:
         if owners is not None:
@@ -134,35 +114,20 @@ async def _load(
             await book.prepare()
         await loader.prepare(read.layout.stage_words.values())
         with progress(console, "lines imported", total) as told:
-            await loader.accounts(read.lookups, accounts_file or name, stopped)
-            await loader.deals(read.table, read.reader, stopped, told)
+            await loader.accounts(read.lookups, accounts_file or name)
+            await loader.deals(read.table, read.reader, told)
     except FileError as error:
-        return _usage(console, error)
+        return usage(console, error)
     except LogUnreachable as error:
-        console.print(f"[red]crm: the log cannot be reached: {escape(str(error))}[/red]")
-        console.print(f"{loader.done:,} of {total:,} lines are done. Run it again to go on.")
-        return SOME_NOT
-    finally:
-        await book.commands.close()
-    _summarise(console, loader, report, total)
-    if stopped() and loader.done < total:
-        console.print(f"Stopped after {loader.done:,} of {total:,} lines. Run it again to go on.")
-        return INTERRUPTED
-    return SOME_NOT if report.counts else ALL_IN
-
-
-def _summarise(console: Console, loader: Loader, report: Report, total: int) -> None:
+        return unreachable(console, error, loader.done, total)
     tally = loader.tally
-    console.print(
+    summarise(
+        console,
         f"{total:,} lines: {tally.new:,} new deals, {tally.carried_on:,} carried on,"
-        f" {tally.unchanged:,} unchanged, {report.counts.total():,} reported."
+        f" {tally.unchanged:,} unchanged, {report.counts.total():,} reported.",
+        report,
     )
-    for problem, count in report.counts.most_common():
-        console.print(f"  {count:,} × {escape(problem)}")
-        for entry in report.examples[problem]:
-            place = f"{entry.file}, line {entry.line}" if entry.line else entry.file
-            id_ = f" ({entry.id})" if entry.id else ""
-            console.print(f"    {escape(f'{place}{id_}: {entry.message}')}")
+    return exit_code(console, report, stopped, loader.done, total)
 
 
 def _write_owners(path: Path, read: Source, planner: Planner) -> None:
@@ -179,8 +144,3 @@ def _write_owners(path: Path, read: Source, planner: Planner) -> None:
                 )
     except OSError as error:
         raise FileError(f"{path}: {error.strerror or error}") from None
-
-
-def _usage(console: Console, error: Exception) -> int:
-    console.print(f"crm: {escape(str(error))}")
-    return USAGE
