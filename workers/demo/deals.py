@@ -5,17 +5,31 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
+from math import log2
 from random import Random
 from typing import Any, Final
 from uuid import UUID
 
 from domain.pipeline import DEFAULT_STAGES, chances_to_win
+from domain.values import Money
 from workers.demo.names import ACTIVITIES, COMPETITORS, LOSSES, PRODUCTS, REVIEWS
 from workers.demo.script import Script
 
 _DAYS_A_MONTH: Final = 30.4
-_SIGNING: Final = 6.0
-"""Days in the last stage, whose usual time is nothing."""
+_COURSE: Final = {
+    "prospect": (0.40, 52.0),
+    "bid": (0.74, 49.0),
+    "negotiation": (0.92, 33.0),
+    "contract": (0.98, 9.0),
+}
+"""By stage: how many pass it, and about how many days they take. Not what the pipeline's definition
+says, as it is in life: of prospects fewer go on, and bids take longer."""
+_INVITED: Final = 0.12
+"""What a campaign adds to the chance of a prospect that came by it."""
+_LINGERS: Final = 1.4
+"""So many times as long does a deal stay where it is lost in the end."""
+_AVERAGE: Final = 100.0
+"""An average amount, in thousands; a deal that is twice as large takes a fifth longer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +42,11 @@ class Brief:
     owner: str
     successor: str
     opened: float
+    margin: float
+    """About what is left of a contract's amount when our cost is paid, as a part of it."""
+    currency: str | None = None
+    """The customer's, if it is not ours."""
+    product: str | None = None
     campaign_id: UUID | None = None
     referred_by: str | None = None
     won: bool = False
@@ -38,6 +57,7 @@ class Brief:
 class Course:
     """How a deal went. Nothing of it is in the script before `stage`."""
 
+    opened: float
     outcome: str | None = None
     ended: float = 0.0
     amount: float = 0.0
@@ -58,7 +78,7 @@ class Course:
 
 
 def course_of(script: Script, brief: Brief) -> Course:
-    """Stages take about their usual time; each is passed with about its chance."""
+    """Stages are passed, and take their time, about as `_COURSE` has it."""
     return _Walk(script, brief).course
 
 
@@ -69,8 +89,10 @@ class _Walk:
         self._random: Random = script.random("deal", brief.id)
         self._owner = brief.owner
         self._when = brief.opened
-        self.course = Course(target=script.stream("opportunity", brief.id))
+        self.course = Course(brief.opened, target=script.stream("opportunity", brief.id))
         self.course.amount = min(self._random.lognormvariate(4.6, 0.8), 1500)
+        slowest = 1.0 if brief.won else 2.0
+        self._pace = min(max(1.2 ** log2(self.course.amount / _AVERAGE), 0.6), slowest)
         self._open()
         self._walk()
 
@@ -80,8 +102,8 @@ class _Walk:
         self._do(
             "open_opportunity",
             customer_id=brief.customer_id,
-            name=f"{random.choice(PRODUCTS)} for {brief.customer_name}",
-            amount=self._script.money(self.course.amount),
+            name=f"{brief.product or random.choice(PRODUCTS)} for {brief.customer_name}",
+            amount=self._amount(),
             stage=DEFAULT_STAGES[0].name,
             expected_close=self._script.day(brief.opened) + timedelta(days=round(usual)),
             owner=brief.owner,
@@ -92,10 +114,14 @@ class _Walk:
 
     def _walk(self) -> None:
         for n, stage in enumerate(DEFAULT_STAGES):
-            self._stay(stage.name, float(stage.duration_months) * _DAYS_A_MONTH or _SIGNING)
+            chance, usual = _COURSE[stage.name]
+            if stage is DEFAULT_STAGES[0] and self._brief.campaign_id is not None:
+                chance += _INVITED
+            passed = self._brief.won or self._random.random() < chance
+            self._stay(stage.name, usual * self._pace * (1 if passed else _LINGERS))
             if self.course.outcome is not None:
                 return
-            if not self._brief.won and self._random.random() >= float(stage.chance_to_next):
+            if not passed:
                 self._lose()
                 return
             if n + 1 < len(DEFAULT_STAGES):
@@ -106,7 +132,9 @@ class _Walk:
         """What happens between entering a stage and leaving it."""
         random = self._random
         entered, leaves = self._when, self._when + usual * random.gammavariate(5, 0.2) + 0.5
-        happenings: list[Callable[[], None]] = [self._act for _ in range(random.randint(0, 2))]
+        happenings: list[Callable[[], None]] = [
+            self._act for _ in range(random.choice((0, 0, 1, 2)))
+        ]
         if random.random() < 0.12:
             happenings.append(self._change_amount)
         if random.random() < 0.12:
@@ -132,13 +160,16 @@ class _Walk:
                 return
         self._when = max(self._when, leaves)
 
+    def _amount(self) -> Money:
+        return self._script.money(self.course.amount, self._brief.currency)
+
     def _act(self) -> None:
         kind = self._random.choice(sorted(ACTIVITIES))
         self._do("record_activity", kind=kind, result=self._random.choice(ACTIVITIES[kind]))
 
     def _change_amount(self) -> None:
         self.course.amount *= self._random.choice((0.8, 0.9, 1.1, 1.25))
-        self._do("change_amount", amount=self._script.money(self.course.amount))
+        self._do("change_amount", amount=self._amount())
 
     def _put_off(self) -> None:
         later = timedelta(days=self._random.randint(20, 90))
@@ -154,7 +185,8 @@ class _Walk:
 
     def _spend(self) -> None:
         purpose = self._random.choice(("travel", "sample", "expert's opinion"))
-        self._do("book_expense", purpose=purpose, amount=self._script.money(1))
+        amount = self._script.money(1, self._brief.currency)
+        self._do("book_expense", purpose=purpose, amount=amount)
 
     def _hand_over(self) -> None:
         if self._owner != self._brief.successor:
@@ -181,12 +213,17 @@ class _Walk:
         self._end("lost", review_chance=0.6, competitor=competitor)
 
     def _win(self) -> None:
+        random = self._random
+        margin = self._brief.margin + random.gauss(0, 0.06)
+        if random.random() < 0.07:
+            margin = random.uniform(-0.18, 0.02)  # it was wanted at any price
         self._do(
             "sign_contract",
-            amount=self._script.money(self.course.amount),
+            amount=self._amount(),
+            cost=self._script.cost(self.course.amount * (1 - margin), self._brief.currency),
             signed_on=self._script.day(self._when),
         )
-        self._end("won", review_chance=0.7, competitor=None)
+        self._end("won", review_chance=0.7, competitor=random.choice(COMPETITORS))
 
     def _end(self, outcome: str, *, review_chance: float, competitor: str | None) -> None:
         self.course.outcome = outcome

@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Final
+from uuid import UUID
 from zoneinfo import ZoneInfo
 
 import uvloop
@@ -22,6 +23,8 @@ from infra.commands import KeyReused
 from infra.settings import Settings
 from workers.demo.campaigns import stage_campaigns
 from workers.demo.customers import FIRST_CUSTOMER, stage_customers
+from workers.demo.rates import stage_rates
+from workers.demo.rehearsal import rehearsed
 from workers.demo.script import DAYS, Line, Script
 from workers.loop import Signals
 from workers.progress import progress
@@ -48,10 +51,12 @@ class Populated:
 
 
 def write_script(seed: int, until: date, zone: ZoneInfo, currency: str) -> list[Line]:
-    """The company's two years that end before `until`: the same for the same arguments."""
+    """The company's two years that end before `until`, with what the policies have done in them:
+    the same for the same arguments."""
     script = Script(seed, until, zone, currency)
+    stage_rates(script)
     stage_customers(script, stage_campaigns(script))
-    return script.lines()
+    return rehearsed(script.lines(), script.end, zone)
 
 
 async def populate(
@@ -65,8 +70,9 @@ async def populate(
 ) -> Populated:
     """Gives the commands that have not been given yet; a second time there are none.
 
-    Without `until` a company that is there keeps its own; a new one ends with yesterday. `tell`
-    hears how many are done of how many. Raises DemoError and LogUnreachable.
+    Without `until` a company that is there keeps its own; a new one ends with yesterday. Exchange
+    rates that others quote are left as they are. `tell` hears how many are done of how many.
+    Raises DemoError and LogUnreachable.
     """
     zone = book.crm.timezone
     steps = Steps(book.commands, book.tokens.derived_key("demo"))
@@ -84,6 +90,7 @@ async def populate(
     known = await _known(steps, begun)
     if there is not None and begun[0][1].key not in known:
         return Populated(last, len(begun), 0, complete=True)  # older than what receipts tell
+    begun = await _without_others_rates(steps, begun, known)
     await _define_pipeline(book, steps, seed, lines[0].at)
     done = 0
     for n, (line, step) in enumerate(begun):
@@ -126,6 +133,20 @@ async def _known(steps: Steps, begun: list[tuple[Line, Step]]) -> set[str]:
     return found
 
 
+async def _without_others_rates(
+    steps: Steps, begun: list[tuple[Line, Step]], known: set[str]
+) -> list[tuple[Line, Step]]:
+    """Without the rates of a pair of currencies that somebody else has begun to quote."""
+    first: dict[UUID, Step] = {}
+    for line, step in begun:
+        if line.method == "record_rate":
+            first.setdefault(line.target, step)
+    others = {
+        pair for pair, step in first.items() if step.key not in known and await steps.stream(pair)
+    }
+    return [(line, step) for line, step in begun if line.target not in others]
+
+
 async def _define_pipeline(book: Ledger, steps: Steps, seed: int, at: datetime) -> None:
     """As old as the company, unless the default pipeline is there."""
     step = Step(
@@ -153,6 +174,7 @@ def _step(book: Ledger, seed: int, n: int, line: Line) -> Step:
         content=[line.method, {name: str(value) for name, value in line.arguments.items()}],
         arguments={**line.arguments, "occurred_at": line.at},
         reason=line.reason,
+        causation_id=line.causation_id,
     )
 
 

@@ -11,6 +11,7 @@ from uuid import UUID
 from zoneinfo import ZoneInfo
 
 from domain.values import ExternalId, Money, stream_id
+from workers.demo.currencies import worth
 from workers.steps import computed_id
 
 DAYS: Final = 730
@@ -27,6 +28,8 @@ class Line:
     target: UUID
     arguments: Mapping[str, Any]
     reason: str | None = None
+    causation_id: UUID | None = None
+    """The event that gave rise to it, where one did."""
 
 
 class Script:
@@ -37,7 +40,7 @@ class Script:
         self.source = f"demo-{seed}"
         self.begin = until - timedelta(days=DAYS)
         self.zone = zone
-        self._currency = currency
+        self.currency = currency
         self._lines: list[Line] = []
 
     def random(self, *name: str | int) -> Random:
@@ -55,9 +58,23 @@ class Script:
         """The id of somebody in our own house."""
         return str(computed_id("demo", self.seed, "person", name))
 
-    def money(self, thousands: float) -> Money:
-        """A round amount: whole thousands, at least one."""
-        return Money.of(str(max(1, round(thousands)) * 1000), self._currency)
+    def money(self, thousands: float, currency: str | None = None) -> Money:
+        """A round amount: whole thousands of our currency, at least one.
+
+        In another currency about what they are worth in it, in whole hundreds.
+        """
+        return self._round(thousands, 1000, currency)
+
+    def cost(self, thousands: float, currency: str | None = None) -> Money:
+        """Ten times finer than `money`, so that margins are what they are to be."""
+        return self._round(thousands, 100, currency)
+
+    def _round(self, thousands: float, step: int, currency: str | None) -> Money:
+        value = thousands * 1000
+        if currency is not None and currency != self.currency:
+            value /= worth(currency, self.currency)
+            step //= 10
+        return Money.of(str(max(1, round(value / step)) * step), currency or self.currency)
 
     def day(self, when: float) -> date:
         """The calendar day; a weekend's is the Monday after."""
@@ -95,7 +112,12 @@ class Script:
         """What is added later happens later, where both have the same time."""
         self._lines.append(Line(self.at(when), actor, method, target, arguments, reason))
 
+    @property
+    def end(self) -> datetime:
+        """Midnight, as the day begins that the demo ends before."""
+        return datetime.combine(self.begin + timedelta(days=DAYS), time.min, tzinfo=self.zone)
+
     def lines(self) -> list[Line]:
-        """Those before the day that the demo ends before, in order of time."""
-        end = datetime.combine(self.begin + timedelta(days=DAYS), time.min, tzinfo=self.zone)
+        """Those before the end, in order of time."""
+        end = self.end
         return sorted((line for line in self._lines if line.at < end), key=lambda line: line.at)
