@@ -6,7 +6,7 @@ export PYTHON
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
 .DEFAULT_GOAL := help
-.PHONY: help setup kafka run test faults check format bench contract lock clean
+.PHONY: help setup kafka run test faults oracle check format bench contract dbt lock clean
 
 help:  ## this list
 	@awk -F ':.*## *' '/^[a-z]+:.*##/ { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -27,6 +27,9 @@ test: setup kafka  ## the layers and the whole suite
 faults: setup kafka  ## every fault there is, for half an hour; SEED=n repeats a run, REPORT=file keeps it
 	@FAULTS_SEED=$(SEED) FAULTS_REPORT=$(REPORT) $(BIN)/pytest -m faults tests/faults $(ARGS)
 
+oracle: setup  ## every answer against a slow refold of random histories; SEED=n, HISTORIES=10000
+	@ORACLE_SEED=$(SEED) ORACLE_HISTORIES=$(HISTORIES) $(BIN)/pytest -m oracle tests/integration/projections $(ARGS)
+
 check: setup  ## format, ruff, mypy, the layers, the fast tests
 	@$(BIN)/ruff format $(SOURCES)
 	@$(BIN)/ruff check $(SOURCES)
@@ -43,6 +46,9 @@ bench: setup kafka  ## measure, against the same work done by others on this mac
 
 contract: setup  ## write the contract of the events, as the code has it, to docs/contract
 	@$(BIN)/python -m infra.contract docs/contract
+
+dbt: setup  ## write the sources for dbt, as the code has the views of bi, to deploy/dbt
+	@$(BIN)/python -m deploy.dbt.describe
 
 lock:  ## renew both lock files (packages and hashes, no address of an index)
 	@deploy/lock.sh

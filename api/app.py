@@ -13,20 +13,30 @@ from api.endpoint import CommandIndex, CommandRoute
 from api.errors import add_handlers
 from api.metrics import Metrics, Observed
 from api.openapi import describe
+from api.plots import Pictures
 from api.reads import Reads
 from api.routes import (
     attribution,
     bulk,
+    cadence,
     campaigns,
+    care,
     customers,
+    definitions,
+    exchange_rates,
+    forecast,
     funnel,
     health,
     lifecycle,
     opportunities,
+    performance,
     pipelines,
+    segments,
+    value,
 )
 from api.services import Services
 from api.tokens import Tokens
+from domain.definitions import BUILT_IN, Definitions
 from infra.commands import Commands
 from infra.postgres import Pool
 from infra.settings import Settings
@@ -37,10 +47,27 @@ COMMANDS: tuple[Command, ...] = (
     *customers.COMMANDS,
     *campaigns.COMMANDS,
     *pipelines.COMMANDS,
+    *exchange_rates.COMMANDS,
 )
 """All commands there are."""
 
-_READS = (opportunities, customers, campaigns, pipelines, funnel, lifecycle, attribution)
+_READS = (
+    cadence,  # before the opportunities, whose ids would else be taken for it
+    opportunities,
+    customers,
+    campaigns,
+    pipelines,
+    funnel,
+    forecast,
+    lifecycle,
+    value,
+    care,
+    performance,
+    segments,
+    attribution,
+    definitions,
+    exchange_rates,
+)
 
 DESCRIPTION = """
 Customers, deals and campaigns as an append-only log of facts, and read models that answer at any
@@ -68,12 +95,13 @@ def create_app(
     clock: Callable[[], datetime],
     tokens: Tokens,
     running: Callable[[], bool] = lambda: True,
+    definitions: Definitions = BUILT_IN,
 ) -> FastAPI:
     """The API.
 
     `read_pool` finds the tables of the read models, `log_pool` those of the log, both may only
     read; `models` is the id of each read model's positions; `running` tells whether projections
-    are being kept up by this process.
+    are being kept up by this process; `definitions` are those in force.
     """
     metrics = Metrics()
     reads = Reads(
@@ -107,11 +135,13 @@ def create_app(
         metrics=metrics,
         settings=settings,
         running=running,
+        definitions=definitions,
     )
     routes = [CommandRoute(command) for command in COMMANDS]
     app.router.routes += routes
     for resource in (*_READS, bulk, health):
         app.router.routes.extend(resource.router.routes)
+    app.add_middleware(Pictures)
     app.add_middleware(CommandIndex, routes=routes)
     app.add_middleware(Observed, metrics=metrics)
     add_handlers(app)

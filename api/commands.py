@@ -38,7 +38,8 @@ class Command:
     """A row of the table: what is sent where becomes which method of the application.
 
     `creates`: the kind of thing whose stream it begins; its id is drawn, or computed from the
-    body's `external_id`. `part`: the argument that takes a new id, which the answer holds.
+    body's `external_id`. `names`: the kind of thing whose stream the body's `external_id` names,
+    whether it has begun or not. `part`: the argument that takes a new id, which the answer holds.
     `approver`: the argument that takes the actor where the token may approve, None where not.
     `keyed`: the argument that takes the idempotency key where the body has nothing there.
     """
@@ -48,6 +49,7 @@ class Command:
     method: Callable[..., Any]
     summary: str
     creates: str | None = None
+    names: str | None = None
     part: str | None = None
     approver: str | None = None
     keyed: str | None = None
@@ -105,10 +107,11 @@ class Work(Struct, frozen=True):
         """The stream it writes; None where that is a new one whose id is drawn."""
         if self.target.id is not None:
             return self.target.id
+        kind = self.target.command.creates or self.target.command.names
         external = getattr(self.body, "external_id", None)
-        if external is None or self.target.command.creates is None:
+        if external is None or kind is None:
             return None
-        return stream_id(self.target.command.creates, external)
+        return stream_id(kind, external)
 
 
 class Dispatcher:

@@ -101,7 +101,7 @@ async def carry_out(command: Command, scope: Scope, receive: Receive) -> Respons
     authorize(principal, command.scope)
     origin = origin_of(headers, scope)
     key = idempotency_key(headers)
-    version = if_match(headers, creation=command.creates is not None)
+    version = if_match(headers, creation=ID not in command.path)
     id_ = parse_id(scope["path_params"]["id"]) if ID in command.path else None
     form = await _form(receive, headers, services.settings.max_body_bytes)
     body = validate(command.body, form)
@@ -160,7 +160,7 @@ def _described(command: Command) -> Callable[..., Any]:
             description="New for each command; the same to repeat one whose answer was lost.",
         ),
     ]
-    if command.creates is None:
+    if ID in command.path:
         parameters["if_match"] = Annotated[
             str | None,
             Header(

@@ -11,6 +11,7 @@ from pydantic.json_schema import models_json_schema
 from api.commands import ID, Command
 from api.errors import PROBLEM_JSON
 from api.headers import CAUSATION_ID, CORRELATION_ID
+from api.plots import pictures
 from api.schemas.answers import Problem
 
 BEARER = "bearer"
@@ -134,6 +135,7 @@ def describe(app: FastAPI, models: Iterable[type[BaseModel]]) -> None:
                 routes=app.routes,
                 tags=app.openapi_tags,
             )
+            pictures.described(found["paths"])
             components = found.setdefault("components", {})
             components["schemas"].update(named["$defs"])
             components["securitySchemes"] = {

@@ -169,10 +169,10 @@ class Reads:
     async def _resolve(self, known_at: int | datetime | None) -> int | None:
         if known_at is None:
             return None
-        return await self.in_thread(self._position_at, known_at)
+        return await self.in_thread(self.position_at, known_at)
 
-    def _position_at(self, known_at: int | datetime) -> int:
-        """The last position of the log that counts."""
+    def position_at(self, known_at: int | datetime) -> int:
+        """The last position of the log that counts; 0 before the first. Blocks."""
         with self._log_pool.connection() as connection, connection.cursor() as cursor:
             if isinstance(known_at, datetime):
                 cursor.execute("SELECT position_at(%s)", (known_at,))

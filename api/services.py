@@ -11,6 +11,7 @@ from api.cursors import Cursors
 from api.metrics import Metrics
 from api.reads import Reads
 from api.tokens import Tokens
+from domain.definitions import Definitions
 from infra.commands import Commands
 from infra.settings import Settings
 from infra.vault import Vault
@@ -27,6 +28,7 @@ class Services:
     metrics: Metrics
     settings: Settings
     running: Callable[[], bool]
+    definitions: Definitions
 
 
 def services_of(request: Request) -> Services:

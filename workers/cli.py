@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Annotated
@@ -10,7 +11,7 @@ from uuid import UUID
 
 import psycopg2
 import typer
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import Progress
 
 from api.tokens import Scope, Tokens
@@ -24,9 +25,13 @@ from infra.settings import Settings, SettingsError, load
 from infra.vault import WrongMasterKey
 from projections.catalogue import PROJECTIONS
 from projections.rebuild import ReadersInTheWay, RebuildRunning
+from projections.snapshot import NotBuilt
+from workers import showing
+from workers.asking import Api, NotAnswered
 from workers.demo import run_demo
 from workers.doctor import examine
-from workers.importing import run_import
+from workers.exporting import FORMATS, InTheWay, UnknownTable, run_export
+from workers.importing import run_import, run_orders, run_responses
 from workers.membership import Fenced, WrongPartitions
 from workers.policies import run_policies
 from workers.project import ReadModelRefused, end_with
@@ -203,6 +208,90 @@ def opportunities(
     raise typer.Exit(code)
 
 
+@importing.command()
+def orders(
+    file: Annotated[Path, typer.Argument(help="One order a line.", show_default=False)],
+    mapping: Annotated[
+        str, typer.Option(help="What its columns mean: cdnow, orders, or a TOML file.")
+    ] = "orders",
+    source: Annotated[
+        str | None, typer.Option(help="The system the ids are of, instead of the mapping's.")
+    ] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="Write the lines not taken here: .csv or .ndjson.")
+    ] = None,
+) -> None:
+    """Load orders from a file. Safe to stop and to run again.
+
+    Customers that are not here are registered. Run again, what is here adds nothing; an order that
+    is here otherwise is reported and left. Exit codes as for opportunities.
+    """
+    raise typer.Exit(run_orders(_settings(), file, mapping, source=source, report=report))
+
+
+@importing.command()
+def responses(
+    file: Annotated[Path, typer.Argument(help="One response a line.", show_default=False)],
+    mapping: Annotated[
+        str, typer.Option(help="What its columns mean: responses, or a TOML file.")
+    ] = "responses",
+    source: Annotated[
+        str | None, typer.Option(help="The system the ids are of, instead of the mapping's.")
+    ] = None,
+    report: Annotated[
+        Path | None, typer.Option(help="Write the lines not taken here: .csv or .ndjson.")
+    ] = None,
+) -> None:
+    """Load customers' responses to campaigns from a file. Safe to stop and to run again.
+
+    Customers that are not here are registered; a campaign that is not here is planned if the
+    mapping says so, else its lines are reported. Exit codes as for opportunities.
+    """
+    raise typer.Exit(run_responses(_settings(), file, mapping, source=source, report=report))
+
+
+def _format(names: list[str]) -> list[str]:
+    for name in names:
+        if name not in FORMATS:
+            raise typer.BadParameter(f"{name} is none of {', '.join(FORMATS)}")
+    return names
+
+
+@cli.command()
+def export(
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Where to; made when missing.", show_default=False)
+    ],
+    formats: Annotated[
+        list[str],
+        typer.Option(
+            "--format",
+            callback=_format,
+            help="parquet or csv; both by default.",
+            show_default=False,
+        ),
+    ] = list(FORMATS),  # noqa: B006  (typer makes its own)
+    tables: Annotated[
+        str | None, typer.Option(help="Names with commas between; by default all there are.")
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the earlier export that is there.")
+    ] = False,
+) -> None:
+    """Write all tables for BI to files, as they are at one position of the log.
+
+    Each format gets a file per table, and manifest.json says what they are.
+    """
+    wanted = [] if tables is None else [name.strip() for name in tables.split(",")]
+    try:
+        code = run_export(_settings(), folder, formats=formats, tables=wanted, overwrite=overwrite)
+    except UnknownTable as error:
+        raise typer.BadParameter(str(error), param_hint="--tables") from None
+    except InTheWay as error:
+        raise typer.BadParameter(str(error), param_hint="DIR") from None
+    raise typer.Exit(code)
+
+
 @cli.command()
 def demo(
     seed: Annotated[int, typer.Option(help="Another seed makes another company.")] = DEMO_SEED,
@@ -218,7 +307,9 @@ def demo(
 
 @cli.command()
 def policies() -> None:
-    """Move customers by the rules that are switched on (CRM_SILENCE_DAYS), until told to stop.
+    """Do what follows by rule from events and from the passing of time, until told to stop.
+
+    The rules are switched on by CRM_SILENCE_DAYS, CRM_LEVEL_POLICY and CRM_DEMAND_POLICY.
 
     Only needed beside crm api: crm up does it by itself.
     """
@@ -244,6 +335,92 @@ def token(
         typer.echo(tokens.issue(subject, frozenset(scope), lifetime))
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="SUBJECT") from None
+
+
+Url = Annotated[
+    str | None, typer.Option(help="Address of the API; by default the one on this machine.")
+]
+TokenFile = Annotated[
+    Path | None, typer.Option(help="File with a token; by default the one made at first start.")
+]
+AsOf = Annotated[str | None, typer.Option(help="What was true then; now by default.")]
+KnownAt = Annotated[str | None, typer.Option(help="As known then: a position, or a time.")]
+Picture = Annotated[
+    Path | None, typer.Option(help="Write the answer here as a picture, .png or .svg.")
+]
+
+
+@cli.command()
+def forecast(
+    pipeline: Annotated[UUID | None, typer.Option(help="Another pipeline.")] = None,
+    timing: Annotated[
+        str | None, typer.Option(help="half_elapsed, full_duration, aged or learned.")
+    ] = None,
+    months: Annotated[int | None, typer.Option(help="How many months; 6 by default.")] = None,
+    by: Annotated[str | None, typer.Option(help="relative or calendar months.")] = None,
+    as_of: AsOf = None,
+    known_at: KnownAt = None,
+    picture: Picture = None,
+    url: Url = None,
+    token_file: TokenFile = None,
+) -> None:
+    """What the funnel will bring, month by month."""
+    asked = {"pipeline_id": pipeline, "timing": timing, "months": months, "by": by}
+    _ask("/v1/forecast", asked, as_of, known_at, picture, url, token_file, showing.forecast)
+
+
+@cli.command()
+def lifecycle(
+    classification: Annotated[
+        str | None, typer.Option(help="type, path, identification or level.")
+    ] = None,
+    as_of: AsOf = None,
+    known_at: KnownAt = None,
+    picture: Picture = None,
+    url: Url = None,
+    token_file: TokenFile = None,
+) -> None:
+    """How many customers stand where in their lifecycle."""
+    asked = {"classification": classification}
+    _ask("/v1/lifecycle", asked, as_of, known_at, picture, url, token_file, showing.lifecycle)
+
+
+@cli.command()
+def attribution(
+    model: Annotated[
+        str | None,
+        typer.Option(help="first, last, linear, u, w, full_path, time_decay, markov or shapley."),
+    ] = None,
+    start: Annotated[
+        str | None, typer.Option("--from", help="First day of wins that counts.")
+    ] = None,
+    end: Annotated[str | None, typer.Option("--to", help="First day that counts no more.")] = None,
+    as_of: AsOf = None,
+    known_at: KnownAt = None,
+    picture: Picture = None,
+    url: Url = None,
+    token_file: TokenFile = None,
+) -> None:
+    """Which campaign earned what."""
+    asked = {"model": model, "from": start, "to": end}
+    _ask("/v1/attribution", asked, as_of, known_at, picture, url, token_file, showing.attribution)
+
+
+def _ask(
+    path: str,
+    asked: Mapping[str, object],
+    as_of: str | None,
+    known_at: str | None,
+    picture: Path | None,
+    url: str | None,
+    token_file: Path | None,
+    shown: Callable[[showing.Answer], RenderableType],
+) -> None:
+    service = Api.of(_settings(), url, token_file)
+    parameters = {**asked, "as_of": as_of, "known_at": known_at}
+    showing.show(shown(service.read(path, parameters)))
+    if picture is not None:
+        service.picture(path, parameters, picture)
 
 
 @cli.command()
@@ -285,6 +462,8 @@ def main() -> None:
         Fenced,
         WrongPartitions,
         WrongMasterKey,
+        NotAnswered,
+        NotBuilt,
     ) as error:
         _end(error, 1)
     except psycopg2.OperationalError as error:

@@ -27,14 +27,17 @@ from infra.vault import WrongMasterKey, holds_keys, open_vault
 from workers.carriage import carriage
 from workers.examining import read_models
 from workers.finding import Finding
-from workers.wiring import Databases, signing_key_file
+from workers.wiring import Databases, models_of, signing_key_file
 
 LITTLE_SPACE = 1_000_000_000
 """Bytes free on the disk, below which it is a problem."""
 
 
 def examine(settings: Settings) -> Iterator[Finding]:
-    """What there is to say, one thing after the other. Starts the embedded database if needed."""
+    """What there is to say, one thing after the other. Starts the embedded database if needed.
+
+    Raises ``SettingsError`` for a definitions file that cannot be used.
+    """
     yield from _files(settings)
     if settings.embedded and not (settings.data_dir / "postgres").exists():
         yield Finding(True, "database", "none yet; crm up makes it")
@@ -58,7 +61,8 @@ def examine(settings: Settings) -> Iterator[Finding]:
                 addresses.log, size=1, role="crm_reader", search_path=["log"], autocommit=True
             ) as log_pool:
                 yield from carriage(settings, log_pool)
-        yield from read_models(settings.partitions, addresses, by_kafka=by_kafka)
+        models = models_of(settings)
+        yield from read_models(settings.partitions, addresses, by_kafka=by_kafka, models=models)
 
 
 def _files(settings: Settings) -> Iterator[Finding]:

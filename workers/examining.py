@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from infra.eventstore.doorbell import Doorbell
@@ -24,7 +24,11 @@ _CHUNK = 10_000
 
 
 def read_models(
-    partitions: int, addresses: Databases, *, by_kafka: bool = False
+    partitions: int,
+    addresses: Databases,
+    *,
+    by_kafka: bool = False,
+    models: Mapping[str, Projection] = PROJECTIONS,
 ) -> Iterator[Finding]:
     """What there is to say about each read model. Changes nothing, but reads all of the log.
 
@@ -35,7 +39,7 @@ def read_models(
         Pool(addresses.read, size=1, role="crm_reader", search_path=["read"]) as read_pool,
     ):
         feed = StoreFeed(log_pool, Doorbell())
-        for projection in PROJECTIONS.values():
+        for projection in models.values():
             state = _state(projection, partitions, feed, read_pool, log_pool, by_kafka)
             yield state
             if state.filled:

@@ -20,11 +20,10 @@ from infra import tracing
 from infra.kafka import quiet_client
 from infra.metrics import WorkerMetrics
 from infra.settings import PREFIX, Settings, SettingsError
-from projections.catalogue import PROJECTIONS
 from projections.projection import Projection
 from projections.projector import LogBehind, NewerProgram, OtherLog, Projector
 from projections.rebuild import clean
-from workers import completing, lagging
+from workers import completing, lagging, summarizing
 from workers.completing import CompletenessWatch
 from workers.consuming import Consumer
 from workers.exposing import expose
@@ -32,7 +31,8 @@ from workers.lagging import LagWatch
 from workers.loop import Signals, Worker, run
 from workers.membership import Fenced, WrongPartitions
 from workers.projecting import Keeper, rebuild
-from workers.wiring import ReadSide, databases, read_side
+from workers.summarizing import SummaryKeeper
+from workers.wiring import ReadSide, databases, models_of, read_side
 
 log = structlog.get_logger(__name__)
 
@@ -67,7 +67,7 @@ def project(settings: Settings, names: Sequence[str], workers: int) -> int:
             f"{PREFIX}KAFKA_BOOTSTRAP: several workers of a read model share it by way of Kafka"
         )
     if len(wanted) == 1 and workers == 1:
-        work(settings, PROJECTIONS[wanted[0]])
+        work(settings, models_of(settings)[wanted[0]])
         return 0
     base, port = settings.instance or socket.gethostname(), settings.metrics_port
     children = [
@@ -195,7 +195,8 @@ def _watching(
     positions: Callable[[], Mapping[int, int]],
     completeness_is_ours: Callable[[], bool],
 ) -> Iterator[None]:
-    """Lag and completeness are told while this is entered; its end stops the process."""
+    """Lag and completeness are told, and summaries kept up, while this is entered; its end stops
+    the process."""
     lag = LagWatch(projection.name, side.log_pool, metrics, positions)
     complete = CompletenessWatch([projection], side, settings.partitions, metrics)
     stopped = signals.stopped
@@ -211,6 +212,12 @@ def _watching(
             lambda: complete.step() if completeness_is_ours() else 0,
             stopped=stopped,
             idle=lambda: stopped.wait(completing.EVERY_SECONDS),
+        ),
+        Worker(
+            f"summaries-{projection.name}",
+            SummaryKeeper([projection], side).step,
+            stopped=stopped,
+            idle=lambda: stopped.wait(summarizing.EVERY_SECONDS),
         ),
     ]
     for watch in watches:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import structlog
@@ -13,7 +13,9 @@ from projections.origin import LogBehind, NewerProgram, OtherLog, RebuildNeeded
 from projections.projection import Projection
 from projections.projector import LateOwner, Projector
 from projections.rebuild import Rebuild, RebuildRunning, clean
+from workers import summarizing
 from workers.loop import Worker
+from workers.summarizing import SummaryKeeper
 from workers.wiring import ReadSide
 
 log = structlog.get_logger(__name__)
@@ -111,23 +113,32 @@ def rebuild(projection: Projection, side: ReadSide, partitions: int) -> None:
 
 @contextmanager
 def projecting(
-    side: ReadSide, partitions: int, stopped: threading.Event
+    side: ReadSide,
+    partitions: int,
+    stopped: threading.Event,
+    models: Mapping[str, Projection] = PROJECTIONS,
 ) -> Iterator[Callable[[], bool]]:
-    """All read models are kept up while this is entered; at its end ``stopped`` is set.
+    """All ``models`` are kept up while this is entered; at its end ``stopped`` is set.
 
     Yields a function that tells whether all of them are.
     """
-    keepers = [Keeper(projection, side, partitions) for projection in PROJECTIONS.values()]
+    keepers = [Keeper(projection, side, partitions) for projection in models.values()]
     workers = [
         Worker(f"project-{name}", keeper.step, stopped=keeper.ended, idle=keeper.idle)
-        for name, keeper in zip(PROJECTIONS, keepers, strict=True)
+        for name, keeper in zip(models, keepers, strict=True)
     ]
+    summaries = Worker(
+        "summaries",
+        SummaryKeeper(models.values(), side).step,
+        stopped=stopped,
+        idle=lambda: stopped.wait(summarizing.EVERY_SECONDS),
+    )
 
     def running() -> bool:
         alive = all(worker.is_alive() for worker in workers)
         return alive and all(keeper.refused is None for keeper in keepers)
 
-    for worker in workers:
+    for worker in (*workers, summaries):
         worker.start()
     try:
         yield running
@@ -136,7 +147,7 @@ def projecting(
         for keeper in keepers:
             keeper.ended.set()
         side.doorbell.ring()
-        for worker in workers:
+        for worker in (*workers, summaries):
             worker.join()
         for keeper in keepers:
             keeper.close()

@@ -7,11 +7,10 @@ from contextlib import contextmanager
 from uuid import UUID
 
 from infra.settings import Settings
-from projections.catalogue import PROJECTIONS
 from projections.parking import ParkedKey
 from projections.projector import Projector
 from projections.rebuild import Rebuild, Rebuilt
-from workers.wiring import databases, read_side
+from workers.wiring import databases, models_of, read_side
 
 
 def rebuild_one(settings: Settings, name: str, reached: Callable[[int, int], None]) -> Rebuilt:
@@ -21,7 +20,7 @@ def rebuild_one(settings: Settings, name: str, reached: Callable[[int, int], Non
     program. ``reached`` is told the position come to and the end of the log. Raises
     ``RebuildRunning`` and ``ReadersInTheWay``, and then has changed nothing.
     """
-    projection = PROJECTIONS[name]
+    projection = models_of(settings)[name]
     with databases(settings, administering=False) as addresses, read_side(addresses) as side:
         feed = side.feed(projection)
         end = feed.end()
@@ -49,7 +48,7 @@ def retry_key(settings: Settings, name: str, key: UUID) -> bool:
 
 @contextmanager
 def _projector(settings: Settings, name: str) -> Iterator[Projector]:
-    projection = PROJECTIONS[name]
+    projection = models_of(settings)[name]
     with databases(settings, administering=False) as addresses, read_side(addresses) as side:
         projector = Projector(
             projection, side.feed(projection), side.pool, partitions=settings.partitions

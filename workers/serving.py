@@ -14,11 +14,13 @@ import uvloop
 from api.app import create_app
 from api.serving import avoid_long_pauses
 from api.tokens import write_admin_token
+from domain.definitions import Definitions
 from infra import tracing
 from infra.cluster import make_data_dir
+from infra.definitions import load as load_definitions
 from infra.postgres import Pool
 from infra.settings import Settings
-from projections.catalogue import PROJECTIONS
+from projections.catalogue import projections
 from workers.loop import Signals, Worker
 from workers.wiring import Databases, Ledger, databases, ledger, now
 
@@ -39,8 +41,9 @@ def api(settings: Settings, told: Callable[[str], None]) -> None:
     """``crm api``: takes commands and answers reads, until SIGINT or SIGTERM.
 
     Read models are kept up by other processes. ``told`` hears where it listens. Raises
-    ``CannotListen`` and whatever keeps the databases from being used.
+    ``SettingsError``, ``CannotListen`` and whatever keeps the databases from being used.
     """
+    definitions = load_definitions(settings.definitions_file)
     make_data_dir(settings.data_dir)
     with ExitStack() as stack:
         tracing.configure(settings.otlp_endpoint, "crm-api")
@@ -55,7 +58,7 @@ def api(settings: Settings, told: Callable[[str], None]) -> None:
         except KeyboardInterrupt:
             return
         with housekeeping(settings, book, signals):
-            serve(settings, addresses, book, listener, signals, told)
+            serve(settings, definitions, addresses, book, listener, signals, told)
 
 
 @contextmanager
@@ -83,6 +86,7 @@ def _forget_receipts(book: Ledger, days: int) -> None:
 
 def serve(
     settings: Settings,
+    definitions: Definitions,
     addresses: Databases,
     book: Ledger,
     listener: socket.socket,
@@ -96,11 +100,24 @@ def serve(
     ``beside`` is entered, on the event loop, while it serves.
     """
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(settings, addresses, book, listener, signals, told, running, beside))
+        runner.run(
+            _serve(
+                settings,
+                definitions,
+                addresses,
+                book,
+                listener,
+                signals,
+                told,
+                running,
+                beside,
+            )
+        )
 
 
 async def _serve(
     settings: Settings,
+    definitions: Definitions,
     addresses: Databases,
     book: Ledger,
     listener: socket.socket,
@@ -125,11 +142,12 @@ async def _serve(
             vault=book.vault,
             read_pool=pools["read"],
             log_pool=pools["log"],
-            models={name: projection.id for name, projection in PROJECTIONS.items()},
+            models={name: model.id for name, model in projections(definitions).items()},
             settings=settings,
             clock=now,
             tokens=book.tokens,
             running=running,
+            definitions=definitions,
         )
         server = uvicorn.Server(
             uvicorn.Config(

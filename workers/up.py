@@ -9,7 +9,9 @@ from functools import partial
 from api.tokens import write_admin_token
 from infra import tracing
 from infra.cluster import make_data_dir
+from infra.definitions import load
 from infra.settings import Settings
+from projections.catalogue import projections
 from workers.loop import Signals
 from workers.policies import configured, policing
 from workers.projecting import projecting
@@ -20,8 +22,9 @@ from workers.wiring import databases, ledger, read_side
 def up(settings: Settings, told: Callable[[str], None]) -> None:
     """Runs until SIGINT or SIGTERM. ``told`` hears where the product is to be found.
 
-    Raises ``CannotListen`` and whatever keeps the databases from being used.
+    Raises ``SettingsError``, ``CannotListen`` and whatever keeps the databases from being used.
     """
+    definitions = load(settings.definitions_file)
     make_data_dir(settings.data_dir)
     with ExitStack() as stack:
         tracing.configure(settings.otlp_endpoint, "crm-up")
@@ -36,15 +39,19 @@ def up(settings: Settings, told: Callable[[str], None]) -> None:
             signals.serving = True
         except KeyboardInterrupt:
             return
-        running = stack.enter_context(projecting(side, settings.partitions, signals.stopped))
+        models = projections(definitions)
+        running = stack.enter_context(
+            projecting(side, settings.partitions, signals.stopped, models)
+        )
         stack.enter_context(housekeeping(settings, book, signals))
         serve(
             settings,
+            definitions,
             addresses,
             book,
             listener,
             signals,
             told,
             running=running,
-            beside=partial(policing, configured(settings), addresses, book),
+            beside=partial(policing, configured(settings, definitions), addresses, book),
         )

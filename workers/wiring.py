@@ -14,6 +14,7 @@ from api.tokens import Tokens
 from domain.pipeline import DEFAULT_PIPELINE_ID
 from infra.cluster import LOGIN
 from infra.commands import Commands, LoopCRM, Request
+from infra.definitions import load as load_definitions
 from infra.embedded import EmbeddedPostgres
 from infra.eventstore.doorbell import Doorbell
 from infra.eventstore.factory import Factory
@@ -29,7 +30,7 @@ from infra.migrations import (
 from infra.postgres import Pool, connect
 from infra.settings import Settings
 from infra.vault import Vault
-from projections.catalogue import PROJECTIONS
+from projections.catalogue import PROJECTIONS, projections
 from projections.projection import Projection
 
 log = structlog.get_logger(__name__)
@@ -142,6 +143,11 @@ def ledger(
         )
     finally:
         crm.close()
+
+
+def models_of(settings: Settings) -> dict[str, Projection]:
+    """The read models, by name, under the definitions in force. Raises ``SettingsError``."""
+    return projections(load_definitions(settings.definitions_file))
 
 
 @dataclass(frozen=True, slots=True)

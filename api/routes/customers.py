@@ -21,21 +21,27 @@ from api.routes.reading import (
 from api.schemas import reads
 from api.schemas.customers import (
     AddContact,
+    BookRetentionCost,
     ChangeLevel,
     ChangeProfile,
     Churn,
+    DescribeDemand,
     PlaceOrder,
+    PlanRetention,
     RaiseChurnSignal,
     RecordPayment,
     RecordResponse,
     RegisterCustomer,
+    ReportStock,
 )
 from api.schemas.fields import PlainCommand
 from api.schemas.parameters import Flag, ListParameters, ReadParameters, Term, external, sorts
+from api.tokens import Scope
 from domain.application import CRM
 from domain.values import CustomerKind
 from projections import customers, lifecycle
 from projections.customers import ContactRow, CustomerRow
+from projections.lifecycle import Classification
 from projections.reading import Connection, Moment
 
 MODEL = "customers"
@@ -88,9 +94,35 @@ COMMANDS = (
         CRM.win_back,
         "Record that a lost customer came back",
     ),
+    Command(
+        "/v1/customers/{id}/demand",
+        DescribeDemand,
+        CRM.describe_demand,
+        "Describe when the customer buys again",
+    ),
+    Command(
+        "/v1/customers/{id}/stock", ReportStock, CRM.report_stock, "Report the customer's stock"
+    ),
+    Command(
+        "/v1/customers/{id}/retention",
+        PlanRetention,
+        CRM.plan_retention,
+        "Decide on keeping the customer",
+    ),
+    Command(
+        "/v1/customers/{id}/retention-costs",
+        BookRetentionCost,
+        CRM.book_retention_cost,
+        "Book a cost of keeping the customer",
+        keyed="reference",
+    ),
 )
 
 router = APIRouter(prefix="/v1/customers", tags=["customers"])
+
+
+def _one_of(classification: Classification) -> str:
+    return f"^({'|'.join(lifecycle.VALUES[classification])})$"
 
 
 class CustomerList(ListParameters):
@@ -103,6 +135,8 @@ class CustomerList(ListParameters):
     source: Term | None = None
     external_source: Term | None = None
     external_id: Term | None = None
+    type: Annotated[str, Field(pattern=_one_of(Classification.TYPE))] | None = None
+    level: Annotated[str, Field(pattern=_one_of(Classification.LEVEL))] | None = None
 
 
 @router.get(
@@ -117,14 +151,23 @@ async def list_customers(
     reader: Reader,
     parameters: Annotated[CustomerList, Query()],
 ) -> Response:
-    """Search looks at company names and external ids; names of persons are encrypted."""
+    """Search looks at company names and external ids; names of persons are encrypted. `type` and
+    `level`: where the customers stood in their lifecycle. Without the scope `personal`, persons
+    are shown without name, attributes and external id."""
     arguments = page_arguments(services, parameters, request.url.path)
     filters = parameters.filters()
+    standing: dict[str, str] = {
+        name: filters.pop(name) for name in ("type", "level") if name in filters
+    }
 
     def query(connection: Connection, moment: Moment) -> Any:
-        return customers.customers(connection, moment, filters=filters, **arguments)
+        return customers.customers(
+            connection, moment, filters=filters, standing=standing, personal=personal, **arguments
+        )
 
-    answered = await services.reads.ask([MODEL], parameters.question(), query)
+    personal = Scope.PERSONAL in reader.scopes
+    models = [MODEL, "lifecycle"] if standing else [MODEL]
+    answered = await services.reads.ask(models, parameters.question(), query)
     rows = answered.value.rows
     opened = await names(services, reader, (row.personal_name for row in rows))
     return page_response(
@@ -132,7 +175,7 @@ async def list_customers(
         request,
         parameters,
         answered,
-        (_customer(row, row.name or opened(row.personal_name)) for row in rows),
+        (_customer(row, row.name or opened(row.personal_name), personal) for row in rows),
     )
 
 
@@ -145,7 +188,8 @@ async def list_customers(
 async def read_customer(
     id: UUID, services: Shared, reader: Reader, parameters: Annotated[ReadParameters, Query()]
 ) -> Response:
-    """With contacts, and where the customer stands in each classification of the lifecycle."""
+    """With contacts, and where the customer stands in each classification of the lifecycle.
+    Without the scope `personal`, a person is shown without name, attributes and external id."""
 
     def query(connection: Connection, moment: Moment) -> Any:
         return (
@@ -164,7 +208,11 @@ async def read_customer(
         sealed += [person.name, person.email, person.phone]
     opened = await names(services, reader, sealed)
     content = {
-        **_customer(customer, customer.name or opened(customer.personal_name)),
+        **_customer(
+            customer,
+            customer.name or opened(customer.personal_name),
+            Scope.PERSONAL in reader.scopes,
+        ),
         "contacts": [_contact(person, opened) for person in people],
         "lifecycle": {
             standing.classification.value: {"value": standing.value, "since": standing.since}
@@ -175,7 +223,9 @@ async def read_customer(
     return json_response(content, version=customer.version)
 
 
-def _customer(row: CustomerRow, name: str | None) -> dict[str, Any]:
+def _customer(row: CustomerRow, name: str | None, personal: bool) -> dict[str, Any]:
+    # Anything may stand in attributes, and an id elsewhere may be a mail address.
+    shown = personal or row.kind == CustomerKind.COMPANY
     return {
         "id": row.id,
         "kind": row.kind,
@@ -184,8 +234,8 @@ def _customer(row: CustomerRow, name: str | None) -> dict[str, Any]:
         "region": row.region,
         "industry": row.industry,
         "source": row.source,
-        "external_id": external(row.external_source, row.external_id),
-        "attributes": row.attributes,
+        "external_id": external(row.external_source, row.external_id) if shown else None,
+        "attributes": row.attributes if shown else {},
         "registered_at": row.registered_at,
         "version": row.version,
     }

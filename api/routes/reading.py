@@ -1,6 +1,6 @@
 """What the reads of all resources share: parameters in, an answer with its position out."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, TypeVar
 from urllib.parse import urlencode
 from uuid import UUID
@@ -79,8 +79,9 @@ def page_response(
     parameters: ListParameters,
     answered: Answered[Page[T]],
     items: Iterable[dict[str, Any]],
+    more: Mapping[str, Any] | None = None,
 ) -> Response:
-    """A page, with the link to the next one."""
+    """A page, with the link to the next one, and what else the answer says (`more`)."""
     path, page = request.url.path, answered.value
     cursor = link = None
     if page.next is not None:
@@ -91,6 +92,7 @@ def page_response(
         "items": list(items),
         "next": cursor,
         "parked": answered.parked,
+        **(more or {}),
         **answered.times(),
     }
     return json_response(content, link=link)

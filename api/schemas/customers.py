@@ -15,8 +15,10 @@ from api.schemas.fields import (
     Label,
     Name,
     Prose,
+    Quantity,
 )
-from domain.values import ChurnCause, CustomerKind, Level, Severity
+from domain.customer import LONGEST_CYCLE
+from domain.values import ChurnCause, CustomerKind, Level, RepeatType, Severity
 
 Email = Annotated[str, Field(max_length=254, pattern=r"^[^@\s\x00]+@[^@\s\x00]+$")]
 
@@ -81,6 +83,7 @@ class PlaceOrder(CommandBody):
 
     order_id: Label
     amount: Amount
+    cost: Annotated[Amount | None, Field(description="Ours, in the currency of the amount.")] = None
 
 
 class RecordPayment(CommandBody):
@@ -117,3 +120,47 @@ class Churn(CommandBody):
         Literal["product", "service", "price", "competitor", "closure", "relationship", "other"],
         AfterValidator(_cause),
     ]
+
+
+class DescribeDemand(CommandBody):
+    """When the customer may need something again. The whole of it: what is left out is not known.
+
+    One-off business (`project`) has no cycle.
+    """
+
+    repeat_type: RepeatType | None = None
+    cycle_days: Annotated[
+        int | None,
+        Field(ge=1, le=LONGEST_CYCLE, description="From one purchase to the next."),
+    ] = None
+    stock_alert_below: Annotated[
+        Quantity | None,
+        Field(description="Above 0, in the unit that the customer's stock is reported in."),
+    ] = None
+
+
+class ReportStock(CommandBody):
+    """What the customer has left of what it buys from us."""
+
+    level: Quantity
+
+
+class PlanRetention(CommandBody):
+    """Whether the customer is worth keeping, and how much may be spent on it, in all.
+
+    The limit is 0 where it is not worth keeping.
+    """
+
+    worth_keeping: bool
+    limit: Amount
+    social_effect: Annotated[Severity | None, Field(description="Of losing the customer.")] = None
+
+
+class BookRetentionCost(CommandBody):
+    """What keeping the customer cost; refused above the limit."""
+
+    amount: Amount
+    reference: Annotated[
+        Label | None,
+        Field(description="The booking's own number; the Idempotency-Key where it is missing."),
+    ] = None

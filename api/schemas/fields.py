@@ -17,7 +17,8 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from domain.errors import DomainError
-from domain.values import ExternalId, Money
+from domain.exchange_rate import RATE_LIMIT
+from domain.values import COUNT_LIMIT, QUANTITY_LIMIT, ExternalId, Money
 
 SAFE_INTEGER = 2**53 - 1
 EARLIEST = datetime(1900, 1, 1, tzinfo=UTC)
@@ -113,11 +114,11 @@ Day = Annotated[date, AfterValidator(_after_1900)]
 Id = Annotated[UUID, WithJsonSchema({"type": "string", "format": "uuid", "description": "A UUID."})]
 
 
-def _bounded(description: str, **bounds: Any) -> Any:
+def _bounded(description: str, pattern: str = r"^\d{1,9}(\.\d{1,9})?$", **bounds: Any) -> Any:
     return WithJsonSchema(
         {
             "anyOf": [
-                {"type": "string", "pattern": r"^\d{1,9}(\.\d{1,9})?$"},
+                {"type": "string", "pattern": pattern},
                 {"type": "number", **bounds},
             ],
             "description": description,
@@ -139,6 +140,34 @@ Months = Annotated[
 ]
 
 
+Quantity = Annotated[
+    Decimal,
+    BeforeValidator(_decimal),
+    Field(ge=0, lt=QUANTITY_LIMIT, decimal_places=12),
+    _bounded(
+        "0 or more, below 10^15, up to 12 decimals.",
+        pattern=r"^\d{1,15}(\.\d{1,12})?$",
+        minimum=0,
+        exclusiveMaximum=10**15,
+    ),
+]
+Rate = Annotated[
+    Decimal,
+    BeforeValidator(_decimal),
+    Field(gt=0, lt=RATE_LIMIT, decimal_places=12),
+    _bounded(
+        "Above 0, below 10^12, up to 12 decimals.",
+        pattern=r"^\d{1,12}(\.\d{1,12})?$",
+        exclusiveMinimum=0,
+        exclusiveMaximum=10**12,
+    ),
+]
+Count = Annotated[int, Field(ge=0, le=COUNT_LIMIT)]
+Currency = Annotated[
+    str, Field(pattern=r"^[A-Z]{3}$", description="ISO 4217 code.", examples=["CNY"])
+]
+
+
 class MoneyBody(Model):
     """An amount, exact, in one currency."""
 
@@ -150,10 +179,7 @@ class MoneyBody(Model):
             examples=["500000.00"],
         ),
     ]
-    currency: Annotated[
-        str,
-        Field(pattern=r"^[A-Z]{3}$", description="ISO 4217 code.", examples=["CNY"]),
-    ]
+    currency: Currency
 
     def money(self) -> Money:
         return Money.of(self.value, self.currency)

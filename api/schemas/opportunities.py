@@ -68,6 +68,7 @@ class SignContract(CommandBody):
 
     amount: Amount
     signed_on: Day
+    cost: Annotated[Amount | None, Field(description="Ours, in the deal's currency.")] = None
 
 
 class Lose(CommandBody):

@@ -1,7 +1,7 @@
 """Query parameters of reads, and how the values of answers are written."""
 
 import re
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 from decimal import ROUND_HALF_EVEN, Decimal
 from typing import Annotated, Any
 
@@ -21,12 +21,17 @@ from domain.errors import DomainError
 from domain.values import minor_units
 
 LARGEST_POSITION = 2**63 - 1
+_LATEST = datetime(3000, 1, 1, tzinfo=UTC)
+"""Like the days of facts; so that in no time zone, and no month to come, the calendar ends."""
 _BLANK_OFFSET = re.compile(r" (\d{2}:?\d{2})$")
 
 
 def _instant(value: object) -> datetime:
     """As `parse_instant`; an offset's `+` that became a blank on its way is taken as a plus."""
-    return parse_instant(_BLANK_OFFSET.sub(r"+\1", value) if isinstance(value, str) else value)
+    found = parse_instant(_BLANK_OFFSET.sub(r"+\1", value) if isinstance(value, str) else value)
+    if found >= _LATEST:
+        raise ValueError("lies after 2999")
+    return found
 
 
 def _known_at(value: object) -> int | datetime:

@@ -13,7 +13,7 @@ from infra.cluster import DATABASE
 from infra.embedded import EmbeddedPostgres
 from infra.migrations import migrate
 from infra.postgres import connect
-from tests.bench import append, company, folding, http, transport
+from tests.bench import append, company, folding, http, questions, transport
 from tests.bench.rounds import tell
 
 WRITERS = 32
@@ -85,7 +85,11 @@ def _row(what: str, ours: float, against: str, theirs: float, target: float) -> 
 
 
 def main() -> None:
-    """All measurements; only those through Kafka, if `transport` is the argument."""
+    """All measurements but those of `questions`; only those through Kafka, if `transport` is the
+    argument."""
+    if sys.argv[1:2] == ["questions"]:
+        questions.main(sys.argv[2:])
+        return
     table = ["| what | ours /s | against | theirs /s | ratio | target | |", "|" + " --- |" * 7]
     with tempfile.TemporaryDirectory(prefix="crm-bench-") as name:
         folder = Path(name)

@@ -252,6 +252,55 @@ def test_beside_a_running_product(directory: Path) -> None:
         ended(up)
 
 
+def test_orders_and_responses_beside_a_running_product(directory: Path) -> None:
+    product = Product(directory / "data")
+    orders = directory / "CDNOW_master.txt"
+    orders.write_text(
+        " customer_id  date number_of_cds  dollar_value\n"
+        " 00001 19970101  1   11.77\n 00002 19970112  1   12.00\n 00002 19970112  1   12.00\n"
+    )
+    responses = directory / "responses.csv"
+    responses.write_text(
+        "customer,name,campaign,channel,kind,at\n"
+        "00001,,spring,web,click,1997-01-01T10:00:00\n"
+        "00001,,spring,web,click,1998-01-01T10:00:00\n"
+    )
+    up = product.start("up")
+    try:
+        with product.client(up) as client:
+            for _ in range(2):
+                code, said = ended(
+                    product.start("import", "orders", str(orders), "--mapping", "cdnow")
+                )
+                assert code == 0, said
+            assert "0 new orders, 3 unchanged, 0 reported" in said
+            key = {"Idempotency-Key": "spring"}
+            campaign = {
+                "name": "Spring",
+                "channel": "web",
+                "starts_on": "1997-01-01",
+                "ends_on": "1998-12-31",
+                "budget": {"value": "100.00", "currency": "USD"},
+                "external_id": {"source": "cdnow", "id": "spring"},
+            }
+            planned = client.post("/v1/campaigns", json=campaign, headers=key)
+            assert planned.status_code == 201, planned.text
+            code, said = ended(
+                product.start("import", "responses", str(responses), "--source", "cdnow")
+            )
+            assert code == 0, said
+            assert "2 new responses" in said
+            position = planned.json()["position"] + 2
+            path = answered(client, "/v1/lifecycle", classification="path", min_position=position)
+            stands = {one["value"]: one["customers"] for one in path["distribution"]}
+            assert (stands["order"], stands["repeat"]) == (1, 1)
+            found = answered(client, "/v1/campaigns/performance", min_position=position)
+            assert [one["responses"] for one in found["campaigns"]] == [2]
+    finally:
+        up.terminate()
+        ended(up)
+
+
 @pytest.mark.parametrize(
     ("content", "options", "said"),
     [

@@ -107,13 +107,14 @@ def product() -> Iterator[Product]:
 
 
 def _won(client: httpx.Client, position: int) -> Decimal:
-    """The contracts of all deals that are won, from the list of deals, page by page."""
+    """The contracts in our currency, from the list of deals that are won, page by page."""
     won = Decimal(0)
     page: str | None = f"/v1/opportunities?status=won&limit=50&min_position={position}"
     while page is not None:
         answer = client.get(page)
         assert answer.status_code == 200, answer.text
-        won += sum(Decimal(item["won_amount"]["value"]) for item in answer.json()["items"])
+        amounts = [item["won_amount"] for item in answer.json()["items"]]
+        won += sum(Decimal(each["value"]) for each in amounts if each["currency"] == "CNY")
         page = answer.links.get("next", {}).get("url")
     return won
 

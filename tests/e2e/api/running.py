@@ -21,6 +21,7 @@ from api.app import create_app
 from api.tokens import Scope, Tokens
 from domain.pipeline import DEFAULT_PIPELINE_ID
 from infra.commands import Commands, LoopCRM, Request
+from infra.definitions import load
 from infra.eventstore.factory import Factory
 from infra.eventstore.feed import StoreFeed
 from infra.postgres import Pool
@@ -114,6 +115,7 @@ class Product:
             settings=self.settings,
             clock=self.clock,
             tokens=self.tokens,
+            definitions=load(self.settings.definitions_file),
         )
         server = uvicorn.Server(
             uvicorn.Config(self.app, host="127.0.0.1", port=0, log_config=None, access_log=False)

@@ -342,6 +342,8 @@ def test_a_deal_of_an_unknown_customer(admin: Client) -> None:
         "as_of=2026-01-01T00:00:00",
         "as_of=2026-01-01",
         "as_of=0001-01-01T00:00:00%2B14:00",
+        "as_of=3000-01-01T00:00:00Z",
+        "as_of=9999-12-31T23:59:59Z",
         "as_of=now",
         "known_at=-1",
         "known_at=99999999999999999999",

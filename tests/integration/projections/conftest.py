@@ -13,9 +13,12 @@ from projections.catalogue import PROJECTIONS
 from projections.projection import Projection
 from projections.projector import Projector
 from projections.rebuild import Rebuild
+from projections.summaries import Summarizer
 from tests.integration.projections.story import Story
 
 pytestmark = pytest.mark.database
+
+_BLOCK = 8
 
 
 class Models:
@@ -37,10 +40,14 @@ class Models:
         return Rebuild(projection, story, self.pool, **options)
 
     def project(self, story: Story, **options: Any) -> None:
-        """Carry the story into all read models."""
+        """Carry the story into all read models, with summaries of blocks that are small enough to
+        play a part."""
         for projection in PROJECTIONS.values():
             projector = self.projector(projection, story, **options)
             while projector.step():
+                pass
+            summarizer = Summarizer(projection, self.pool, schema=self.read, positions=_BLOCK)
+            while summarizer.step():
                 pass
 
     def rows(self, table: str, columns: str = "*") -> list[tuple[Any, ...]]:

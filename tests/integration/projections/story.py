@@ -35,6 +35,7 @@ class Story:
         self.events: list[Recorded] = []
         self.epoch = SPACE
         self._versions: dict[UUID, int] = {}
+        self._partition_keys: dict[UUID, UUID] = {}
 
     def tell(
         self,
@@ -55,12 +56,13 @@ class Story:
             originator_id=stream, originator_version=version, timestamp=at, **fields
         )
         position = len(self.events) + 1
+        key = self._partition_keys.setdefault(stream, partition_key or stream)
         recorded = Recorded(
             position=position,
             stream_id=stream,
             version=version,
             topic=event_class.TOPIC,
-            partition_key=partition_key or stream,
+            partition_key=key,
             occurred_at=at,
             recorded_at=at,
             actor="tester",
@@ -126,8 +128,7 @@ class Story:
 
     def of_deal(self, deal: UUID, event_class: type[Any], at: datetime, **fields: Any) -> None:
         """One more event of a deal that was opened."""
-        opened = next(event for event in self.events if event.stream_id == deal)
-        self.tell(deal, event_class, at, partition_key=opened.partition_key, **fields)
+        self.tell(deal, event_class, at, **fields)
 
     def advance(self, deal: UUID, stage: str, at: datetime, *, back: bool = False) -> None:
         self.of_deal(

@@ -1,11 +1,10 @@
-"""The funnel's questions, with the worked example of the weighted forecast."""
+"""The funnel's questions, with the worked example of the weighted funnel."""
 
 from __future__ import annotations
 
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -13,14 +12,12 @@ from domain.opportunity import Opportunity
 from domain.pipeline import Pipeline
 from domain.values import Money, Personal, Stage
 from projections import funnel
-from projections.funnel import MonthsBy, Timing
 from projections.reading import Moment, UnknownField
 from tests.integration.projections.conftest import Models
 from tests.integration.projections.story import PIPELINE, START, Story, named, yuan
 
 pytestmark = pytest.mark.database
 
-SHANGHAI = ZoneInfo("Asia/Shanghai")
 NOW = Moment(datetime(2024, 6, 1, tzinfo=UTC), latest=True)
 
 
@@ -46,74 +43,6 @@ def test_the_funnel_of_the_worked_example(models: Models) -> None:
     assert found.other_currencies == []
 
 
-@pytest.mark.parametrize(
-    ("timing", "months"),
-    [(Timing.HALF_ELAPSED, (1, 2, 3)), (Timing.FULL_DURATION, (1, 2, 4))],
-)
-def test_the_forecast_of_the_worked_example(
-    models: Models, timing: Timing, months: tuple[int, ...]
-) -> None:
-    models.project(worked_example())
-    found = models.ask(
-        funnel.forecast,
-        NOW,
-        pipeline_id=PIPELINE,
-        currency="CNY",
-        timezone=SHANGHAI,
-        timing=timing,
-        months=6,
-    )
-    sds = dict(zip(months, (60000, 112250, 240000), strict=True))
-    for month in found.months:
-        assert month.expected == (180000 if month.month in months else 0)
-        assert abs(month.sd - sds.get(month.month, 0)) < Decimal("0.5")
-    assert found.total == 540000
-    assert found.sd.quantize(Decimal(1)) == 271662
-    assert found.beyond == 0
-    assert (found.months[0].start, found.months[0].end) == (date(2024, 6, 1), date(2024, 7, 1))
-
-
-def test_what_falls_later_is_beyond(models: Models) -> None:
-    models.project(worked_example())
-    found = models.ask(
-        funnel.forecast, NOW, pipeline_id=PIPELINE, currency="CNY", timezone=SHANGHAI, months=2
-    )
-    assert (found.total, found.beyond) == (360000, 180000)
-    assert found.sd < 200000
-
-
-def test_a_deal_in_the_last_stage_counts_whole_in_month_one(models: Models) -> None:
-    story = worked_example()
-    story.deal("sure", named("acme"), yuan("1000.00"), stage="contract")
-    models.project(story)
-    found = models.ask(
-        funnel.forecast,
-        NOW,
-        pipeline_id=PIPELINE,
-        currency="CNY",
-        timezone=SHANGHAI,
-        timing=Timing.FULL_DURATION,
-    )
-    assert found.months[0].expected == 181000
-
-
-def test_calendar_months_are_those_of_the_time_zone(models: Models) -> None:
-    models.project(worked_example())
-    # 20:00 UTC on 30 April is 1 May in Shanghai; half a month on is 16 May.
-    moment = Moment(datetime(2024, 4, 30, 20, tzinfo=UTC))
-    found = models.ask(
-        funnel.forecast,
-        moment,
-        pipeline_id=PIPELINE,
-        currency="CNY",
-        timezone=SHANGHAI,
-        by=MonthsBy.CALENDAR,
-        months=4,
-    )
-    assert [month.start for month in found.months] == [date(2024, m, 1) for m in (5, 6, 7, 8)]
-    assert [month.expected for month in found.months] == [180000, 180000, 0, 180000]
-
-
 def test_suspended_deals_and_other_currencies_stand_beside_the_sums(models: Models) -> None:
     story = worked_example()
     story.deal("dollars", named("acme"), Money(Decimal("100.00"), "USD"), stage="bid")
@@ -127,11 +56,6 @@ def test_suspended_deals_and_other_currencies_stand_beside_the_sums(models: Mode
     assert [(o.currency, o.deals, o.weighted) for o in found.other_currencies] == [
         ("USD", 1, Decimal("72.00"))
     ]
-    forecast = models.ask(
-        funnel.forecast, NOW, pipeline_id=PIPELINE, currency="CNY", timezone=SHANGHAI
-    )
-    assert forecast.total == 360000
-    assert [o.currency for o in forecast.other_currencies] == ["USD"]
 
 
 def test_an_unknown_pipeline_has_no_funnel(models: Models) -> None:

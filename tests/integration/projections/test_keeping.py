@@ -128,10 +128,10 @@ def test_a_later_program_ends_the_keeper_of_the_earlier_one(product: Product) ->
         keeper.idle()
     [(good, text)] = product.doctor()
     assert not good
-    assert "funnel/2 is there" in text
+    assert f"{Later().id} is there" in text
     with product.side.pool.connection() as connection, connection.cursor() as cursor:
         cursor.execute("SELECT DISTINCT projection FROM position")
-        assert cursor.fetchall() == [("funnel/2",)]
+        assert cursor.fetchall() == [(Later().id,)]
     keeper.close()
 
 

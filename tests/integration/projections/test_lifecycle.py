@@ -215,3 +215,23 @@ def test_time_spent_counts_the_first_value_and_the_open_ones(models: Models) -> 
     assert (early.periods, early.closed, early.mean_days) == (4, 2, Decimal(3))
     assert early.open == 2
     assert [one.value for one in found] == list(VALUES[TYPE])
+
+
+def test_a_loss_found_to_lie_before_another_is_no_second_one(models: Models) -> None:
+    story = Story()
+    acme = story.customer("acme")
+    story.order(acme, day(1))
+    churn(story, acme, day(5))
+    story.tell(acme, Customer.WonBack, day(6))
+    story.tell(acme, Customer.Churned, day(3), cause=ChurnCause.COMPETITOR)
+    models.project(story)
+    span = {"start": START, "end": day(100)}
+    lost = models.ask(lifecycle.losses, NOW, **span).rows
+    assert [(one.lost_at, one.cause, one.level) for one in lost] == [(day(3), "competitor", "new")]
+    (cause,) = models.ask(lifecycle.loss_causes, NOW, **span)
+    assert (cause.cause, cause.losses) == ("competitor", 1)
+    moved = models.ask(lifecycle.transitions, NOW, classification=TYPE, **span)
+    assert sum(move.moves for move in moved.moves if move.to_value == "lost") == 1
+    assert models.run("SELECT from_value FROM lifecycle_move WHERE to_value = 'lost'") == [
+        ("relationship",)
+    ]

@@ -47,7 +47,9 @@ def test_a_new_read_model_is_of_the_log_it_is_filled_from(models: Models, story:
     projector = models.projector(FunnelProjection(), story)
     assert projector.epoch == story.epoch
     drain(projector)
-    [(epoch,)] = models.run("SELECT store_epoch FROM origin WHERE projection = 'funnel/1'")
+    [(epoch,)] = models.run(
+        "SELECT store_epoch FROM origin WHERE projection = %s", FunnelProjection().id
+    )
     assert epoch == story.epoch
 
 
@@ -257,7 +259,8 @@ def test_a_rebuild_that_is_overtaken_by_a_later_program_gives_up(
     drain(models.projector(FunnelProjection(), story))
 
     def overtaken(_: int) -> None:
-        models.run("UPDATE position SET projection = 'funnel/2'")
+        later = f"funnel/{FunnelProjection.version + 1}"
+        models.run("UPDATE position SET projection = %s", later)
 
     with pytest.raises(NewerProgram):
         models.rebuild(FunnelProjection(), story, on_progress=overtaken).run()

@@ -34,8 +34,8 @@ def test_an_event_comes_back_with_all_that_is_known_of_it(
     )
     with models.pool.connection() as connection, connection.cursor() as cursor:
         _use(cursor, models)
-        parking.park(cursor, "funnel/1", [(event.stream_id, event, "poison")])
-        [taken] = parking.taken(cursor, "funnel/1", event.stream_id)
+        parking.park(cursor, FunnelProjection().id, [(event.stream_id, event, "poison")])
+        [taken] = parking.taken(cursor, FunnelProjection().id, event.stream_id)
     assert replace(taken, event=None) == replace(event, event=None)
     assert vars(taken.event) == vars(event.event)
 
@@ -46,9 +46,9 @@ def test_what_was_parked_before_there_were_traces_comes_back(models: Models) -> 
     event = story.events[-1]
     with models.pool.connection() as connection, connection.cursor() as cursor:
         _use(cursor, models)
-        parking.park(cursor, "funnel/1", [(event.stream_id, event, "poison")])
+        parking.park(cursor, FunnelProjection().id, [(event.stream_id, event, "poison")])
         cursor.execute("UPDATE parked SET event = event - 'traceparent'")
-        [taken] = parking.taken(cursor, "funnel/1", event.stream_id)
+        [taken] = parking.taken(cursor, FunnelProjection().id, event.stream_id)
     assert taken.traceparent is None
 
 
@@ -62,14 +62,14 @@ def test_a_key_is_locked_also_when_the_read_model_is_filled_anew_meanwhile(model
     def lock() -> None:
         with models.pool.connection() as connection, connection.cursor() as cursor:
             _use(cursor, models)
-            parking.lock(cursor, "funnel/1", event.stream_id, 1)
+            parking.lock(cursor, FunnelProjection().id, event.stream_id, 1)
             locked.set()
             looked.wait(30)
 
     retrying = threading.Thread(target=lock)
     with models.pool.connection() as connection, connection.cursor() as cursor:
         _use(cursor, models)
-        parking.park(cursor, "funnel/1", [(event.stream_id, event, "poison")])
+        parking.park(cursor, FunnelProjection().id, [(event.stream_id, event, "poison")])
         connection.commit()
         _use(cursor, models)
         cursor.execute("CREATE TEMPORARY TABLE filled AS SELECT * FROM position FOR UPDATE")

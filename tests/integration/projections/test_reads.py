@@ -56,7 +56,7 @@ class Asked:
             reads = Reads(
                 self.read_pool,
                 self.log_pool,
-                {"funnel": "funnel/1"},
+                {"funnel": FunnelProjection().id},
                 lambda: START + timedelta(days=1000),
                 wait_seconds=wait_seconds,
                 threads=4,
@@ -207,6 +207,7 @@ def test_a_read_model_of_another_log_is_not_read(asked: Asked) -> None:
 def test_a_read_model_of_another_version_of_the_program_is_not_read(asked: Asked) -> None:
     asked.record()
     asked.deliver(*range(PARTITIONS))
-    asked.models.run("UPDATE position SET projection = 'funnel/2'")
+    later = f"funnel/{FunnelProjection.version + 1}"
+    asked.models.run("UPDATE position SET projection = %s", later)
     (refused,) = asked.ask(deals())
     assert isinstance(refused, Unavailable)

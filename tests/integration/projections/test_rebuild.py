@@ -225,7 +225,8 @@ def test_parked_keys_are_those_of_the_new_set(models: Models) -> None:
     projected(models, story)
     models.run(
         "INSERT INTO parked (projection, key, position, event, error)"
-        " VALUES ('funnel/1', gen_random_uuid(), 3, '{}', 'mended since')"
+        " VALUES (%s, gen_random_uuid(), 3, '{}', 'mended since')",
+        FunnelProjection().id,
     )
     models.rebuild(FunnelProjection(), story).run()
     assert models.rows("parked") == []
@@ -268,6 +269,7 @@ def test_readers_may_read_the_new_tables(models: Models) -> None:
     for role, schema, kind in (
         ("crm_reader", models.read, "r"),
         ("crm_reader", models.bi, "v"),
+        ("bi_reader", models.bi, "v"),
         ("crm_bi", models.bi, "v"),
     ):
         rows = models.run(

@@ -13,7 +13,7 @@ import pytest
 from domain.values import ExternalId, stream_id
 from tests.integration.workers.conftest import HEADER, Installation
 from workers.importing import run_import
-from workers.importing.run import ALL_IN, SOME_NOT, USAGE
+from workers.importing.course import ALL_IN, SOME_NOT, USAGE
 
 pytestmark = pytest.mark.database
 

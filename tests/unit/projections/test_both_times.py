@@ -16,6 +16,7 @@ from projections.catalogue import PROJECTIONS
 from projections.collector import CollectorPause
 from projections.lifecycle import StandingFold
 from projections.projection import (
+    NULL,
     Changes,
     Entry,
     Fact,
@@ -104,13 +105,11 @@ def test_a_step_that_fails_changes_nothing() -> None:
             return super().step(state, fact)
 
     state, changes = KeyState(Picky(), named("x")), Changes()
-    state.apply(
-        ("2024-01-01 00:00:00+00:00", 1, "registered", "\\N", "true", "\\N", "\\N"), changes
-    )
+    state.apply(("2024-01-01 00:00:00+00:00", 1, "registered", NULL, "true", *[NULL] * 4), changes)
     before = [(e.row, e.known_from) for e in state.rows()]
     for at in ("2024-02-01 00:00:00+00:00", "2023-02-01 00:00:00+00:00"):
         with pytest.raises(ValueError, match="not this one"):
-            state.apply((at, 2, "order-placed", "\\N", "\\N", "\\N", "\\N"), changes)
+            state.apply((at, 2, "order-placed", *[NULL] * 6), changes)
     assert [(e.row, e.known_from) for e in state.rows()] == before
     assert len(state.facts) == 1
 

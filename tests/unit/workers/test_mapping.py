@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from workers.importing.fact_mapping import OrderLayout, ResponseLayout
 from workers.importing.mapping import MappingError, load_mapping, shipped
 
 GOOD = """
@@ -34,6 +35,81 @@ def test_those_shipped_are_good() -> None:
     assert shipped() == ["crm_sales", "generic"]
     for name in shipped():
         assert load_mapping(name).source == name
+    assert shipped("orders") == ["cdnow", "orders"]
+    assert shipped("responses") == ["responses"]
+    for name in shipped("orders"):
+        load_mapping(name, OrderLayout)
+    load_mapping("responses", ResponseLayout)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "message"),
+    [
+        ("crm_sales", OrderLayout, "this is a mapping of opportunities, not of orders"),
+        ("orders", ResponseLayout, "this is a mapping of orders, not of responses"),
+    ],
+    ids=["deals as orders", "orders as responses"],
+)
+def test_a_mapping_of_something_else(
+    name: str, kind: type[OrderLayout] | type[ResponseLayout], message: str
+) -> None:
+    with pytest.raises(MappingError, match=message):
+        load_mapping(name, kind)
+
+
+ORDERS = """
+imports = "orders"
+source = "old"
+[columns]
+customer = "customer"
+placed = "day"
+amount = "amount"
+"""
+RESPONSES = """
+imports = "responses"
+source = "old"
+kind = "reply"
+[columns]
+customer = "customer"
+campaign = "campaign"
+channel = "channel"
+at = "day"
+"""
+
+
+@pytest.mark.parametrize(
+    ("good", "change", "message"),
+    [
+        (ORDERS, ('placed = "day"', ""), r"columns\.placed: is missing"),
+        (ORDERS, ("[columns]", "[file]\nnames = ['a']\nwidths = [1, 2]\n[columns]"), "as many"),
+        (
+            ORDERS,
+            ("[columns]", "[file]\ndelimiter = 'whitespace'\nwidths = [1]\n[columns]"),
+            "exclude each other",
+        ),
+        (ORDERS, ("[columns]", "[file]\nwidths = [0]\n[columns]"), r"file\.widths\.0"),
+        (ORDERS, ("[columns]", "[fixes.colour]\na = 'b'\n[columns]"), r"fixes\.colour: no field"),
+        (ORDERS, ("[columns]", "[amount]\nopening = 'price'\n[columns]"), r"amount\.opening"),
+        (ORDERS, ("[columns]", "[customers]\nmissing = 'plan'\n[columns]"), r"customers\.missing"),
+        (ORDERS, ("[columns]", "[campaigns]\nmissing = 'plan'\n[columns]"), "no such key"),
+        (RESPONSES, ('kind = "reply"', ""), r"columns\.kind: is missing, and so is kind"),
+        (RESPONSES, ('channel = "channel"', ""), r"columns\.channel: is missing"),
+        (RESPONSES, ('kind = "reply"', 'kind = "reply"\nchannel = "A fair"'), "channel: "),
+        (RESPONSES, ("[columns]", "[channels]\nx = 'A fair'\n[columns]"), r"channels\.x: "),
+    ],
+)
+def test_what_is_wrong_with_one_of_facts(
+    tmp_path: Path, good: str, change: tuple[str, str], message: str
+) -> None:
+    kind = OrderLayout if good is ORDERS else ResponseLayout
+    path = tmp_path / "mapping.toml"
+    path.write_text(good)
+    load_mapping(str(path), kind)
+    before, after = change
+    assert before in good
+    path.write_text(good.replace(before, after, 1))
+    with pytest.raises(MappingError, match=message):
+        load_mapping(str(path), kind)
 
 
 def test_the_source_can_be_given() -> None:

@@ -1,0 +1,164 @@
+"""The lifecycle of customers through the API: flows, cohorts, losses by reason, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from tests.e2e.api.making import amount, customer, deal
+from tests.e2e.api.running import Client, Product
+
+
+def at(day: str) -> str:
+    return f"{day}T09:00:00+00:00"
+
+
+@pytest.fixture(scope="module")
+def story(start_product: Callable[..., Product]) -> Iterator[tuple[Client, dict[str, str]]]:
+    """Four customers in the first half of 2025; the last one buys nothing."""
+    with start_product().client() as client:
+        made = {
+            name: customer(client, name=name, occurred_at=at(day))
+            for name, day in (
+                ("acme", "2025-01-05"),
+                ("beta", "2025-01-20"),
+                ("gamma", "2025-02-10"),
+                ("quiet", "2025-03-01"),
+            )
+        }
+
+        def order(name: str, day: str, value: str, **more: Any) -> None:
+            body = {"order_id": f"{name} {day}", "amount": amount(value), **more}
+            client.done(f"/v1/customers/{made[name]}/orders", {**body, "occurred_at": at(day)})
+
+        order("acme", "2025-01-10", "100.00")
+        order("acme", "2025-03-10", "50.00")
+        order("beta", "2025-01-25", "30.00")
+        order("gamma", "2025-02-20", "10.00")
+        path = f"/v1/customers/{made['beta']}"
+        client.done(f"{path}/lifecycle", {"level": "stable", "occurred_at": at("2025-02-01")})
+        client.done(f"{path}/churn", {"cause": "price", "occurred_at": at("2025-04-01")})
+        won = deal(client, customer_id=made["gamma"], occurred_at=at("2025-03-01"))
+        body = {"amount": amount("70.00"), "signed_on": "2025-04-15"}
+        client.done(f"/v1/opportunities/{won}/contract", body)
+        yield client, made
+
+
+def test_flows_sum_to_the_customers_on_every_date(story: tuple[Client, dict[str, str]]) -> None:
+    client, _ = story
+    answer = client.read(
+        "/v1/lifecycle/flows",
+        **{"from": at("2025-02-05"), "between": at("2025-03-15"), "to": at("2025-05-01")},
+    )
+    assert answer["customers"] == 4
+    assert answer["definition"] == {"path": "1"}
+    for step in range(3):
+        nodes = [node for node in answer["nodes"] if node["step"] == step]
+        assert sum(node["customers"] for node in nodes) == 4
+    for step in range(2):
+        links = [link for link in answer["links"] if link["step"] == step]
+        assert sum(link["customers"] for link in links) == 4
+    found = {
+        (link["step"], link["from"], link["to"]): link["customers"] for link in answer["links"]
+    }
+    assert found == {
+        (0, "absent", "prospect"): 1,
+        (0, "absent", "relationship"): 1,
+        (0, "relationship", "relationship"): 2,
+        (1, "prospect", "prospect"): 1,
+        (1, "relationship", "relationship"): 2,
+        (1, "relationship", "lost"): 1,
+    }
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"from": "2025-03-01T00:00:00Z", "to": "2025-02-01T00:00:00Z"},
+        {"from": "2025-03-01T00:00:00Z", "between": "2025-02-01T00:00:00Z"},
+        {"from": "2025-03-01T00:00:00Z", "to": "2999-02-01T00:00:00Z"},
+        {"to": "2025-02-01T00:00:00Z"},
+    ],
+)
+def test_dates_out_of_order_are_refused(
+    story: tuple[Client, dict[str, str]], wrong: dict[str, str]
+) -> None:
+    assert story[0].get("/v1/lifecycle/flows", params=wrong).status_code == 422
+    if "from" in wrong and "to" in wrong and wrong["to"] < wrong["from"]:
+        for path in ("transitions", "losses", "causes"):
+            assert story[0].get(f"/v1/lifecycle/{path}", params=wrong).status_code == 422
+
+
+def test_cohorts_have_who_bought_who_stayed_and_the_revenue(
+    story: tuple[Client, dict[str, str]],
+) -> None:
+    answer = story[0].read("/v1/lifecycle/cohorts", as_of=at("2025-05-01"), months=5)
+    january, february = answer["cohorts"]
+    assert (january["cohort"], january["customers"]) == ("2025-01-01", 2)
+    assert [month["active"] for month in january["months"]] == [2, 0, 1, 0, 0]
+    assert [month["retained"] for month in january["months"]] == [2, 2, 2, 1, 1]
+    assert [month["revenue"]["value"] for month in january["months"]] == [
+        "130.00", "0.00", "50.00", "0.00", "0.00",
+    ]  # fmt: skip
+    assert (february["cohort"], february["customers"]) == ("2025-02-01", 1)
+    assert [month["revenue"]["value"] for month in february["months"]] == [
+        "10.00", "0.00", "70.00", "0.00",
+    ]  # fmt: skip
+    by_registration = story[0].read(
+        "/v1/lifecycle/cohorts", as_of=at("2025-05-01"), months=5, by="registration"
+    )
+    assert [cohort["customers"] for cohort in by_registration["cohorts"]] == [2, 1, 1]
+    early = story[0].read("/v1/lifecycle/cohorts", as_of=at("1999-05-01"))
+    assert early["cohorts"] == []
+
+
+def test_losses_tell_who_when_and_why(story: tuple[Client, dict[str, str]]) -> None:
+    client, made = story
+    (loss,) = client.read("/v1/lifecycle/losses")["items"]
+    assert loss.pop("event") > 0
+    assert loss == {
+        "customer_id": made["beta"],
+        "lost_at": at("2025-04-01"),
+        "cause": "price",
+        "active": True,
+        "level": "stable",
+        "rule": None,
+    }
+    answer = client.read("/v1/lifecycle/causes")
+    assert answer["causes"] == [{"cause": "price", "active": True, "losses": 1, "from_stable": 1}]
+    before = client.read("/v1/lifecycle/losses", to=at("2025-04-01"))
+    assert before["items"] == []
+    assert client.read("/v1/lifecycle/losses", active="false")["items"] == []
+
+
+def test_a_customer_says_why_it_stands_there(story: tuple[Client, dict[str, str]]) -> None:
+    client, made = story
+    path = f"/v1/customers/{made['beta']}/lifecycle"
+    now = client.read(path)
+    assert now["standing"]["type"]["cause"] == "price"
+    assert now["standing"]["type"]["event"]["kind"] == "churned"
+    assert now["strategy"] is None
+    stable = client.read(path, as_of=at("2025-03-01"))
+    assert stable["standing"]["level"]["value"] == "stable"
+    assert stable["standing"]["level"]["event"]["kind"] == "level-changed"
+    strategies = {
+        row["level"]: row["strategy"]
+        for row in client.read("/v1/lifecycle/strategies")["strategies"]
+    }
+    assert len(strategies) == 6
+    assert stable["strategy"] == strategies["stable"]
+    assert client.get(path, params={"as_of": at("1999-01-01")}).status_code == 404
+
+
+def test_time_in_a_value_counts_who_is_still_there(story: tuple[Client, dict[str, str]]) -> None:
+    answer = story[0].read("/v1/lifecycle/durations", as_of=at("2025-04-30"))
+    rows = {row["value"]: row for row in answer["durations"]}
+    relationship = rows["relationship"]
+    assert (relationship["closed"], relationship["open"]) == (1, 2)
+    assert relationship["mean_days"] == relationship["median_days"] == "66"
+    # Kaplan–Meier over 66 days ended, 69 and 110 still running: S = 2/3 from day 66 on.
+    assert relationship["survival_median_days"] is None
+    assert relationship["restricted_to_days"] == "110"
+    assert relationship["restricted_mean_days"] == "95.333333"
