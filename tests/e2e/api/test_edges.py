@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -148,9 +149,11 @@ def test_one_deal(admin: Client) -> None:
 def test_all_lost(admin: Client) -> None:
     """Nothing is open, and what was learned from the losses divides by no win."""
     one = pipeline(admin)
+    before = {"occurred_at": (datetime.now(UTC) - timedelta(days=3)).isoformat()}
+    loss = {"cause": "price", "competitor": "Rival", **before}
     for _ in range(3):
-        lost = deal(admin, pipeline_id=one)
-        admin.done(f"/v1/opportunities/{lost}/loss", {"cause": "price", "competitor": "Rival"})
+        lost = deal(admin, pipeline_id=one, **before)
+        admin.done(f"/v1/opportunities/{lost}/loss", loss)
     for timing in ("half_elapsed", "full_duration", "aged", "learned"):
         answer = admin.read("/v1/forecast", pipeline_id=one, timing=timing)
         assert set(values(answer["months"])) == {"0.00"}

@@ -329,7 +329,7 @@ def _sample(lines: int, folder: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    "lines", [400, pytest.param(69_659, marks=pytest.mark.slow)], ids=["some", "all"]
+    "lines", [400, pytest.param(69_659, marks=pytest.mark.oracle)], ids=["some", "all"]
 )
 def test_the_real_purchase_log(orders: Orders, lines: int) -> None:
     path = _sample(lines, orders.installation.folder)

@@ -78,8 +78,8 @@ HISTORY = st.builds(
 )
 
 
-@settings(max_examples=60, deadline=None)
-@given(st.lists(HISTORY, max_size=60), st.booleans())
+@settings(max_examples=20, deadline=None)
+@given(st.lists(HISTORY, max_size=30), st.booleans())
 def test_any_histories_have_figures_within_their_bounds(
     rows: list[tuple[float, ...]], modelled: bool
 ) -> None:
