@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import anyio
 import pytest
 
 from infra.embedded import EmbeddedPostgres
@@ -23,6 +24,10 @@ if TYPE_CHECKING:  # kafka-python is imported only by tests that ask for a broke
     from deploy.kafka.broker import Broker
 
 _OURS = "crm-ledger-tests-"
+
+# anyio loads its parts when they are first used. pytest rewrites what is loaded, and Python 3.11
+# cannot parse in two threads at once (SystemError): so all are loaded before any test.
+_LOADED = [getattr(anyio, name) for name in dir(anyio)]
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -16,6 +16,7 @@ import pytest
 from infra.migrations import migrate
 from infra.postgres import Pool, connect
 from infra.settings import Settings
+from projections.catalogue import PROJECTIONS
 from tests.integration.consuming.conftest import PARTITIONS, Relay, told
 from tests.integration.projections.logged import write_log
 from tests.integration.projections.story import Story
@@ -94,7 +95,8 @@ def positions(url: str) -> dict[tuple[str, int], int]:
 
 
 def complete(url: str, story: Story, *names: str) -> bool:
-    wanted = {(f"{name}/1", p): len(story.events) for name in names for p in range(PARTITIONS)}
+    ids = [PROJECTIONS[name].id for name in names]
+    wanted = {(id_, p): len(story.events) for id_ in ids for p in range(PARTITIONS)}
     return positions(url) == wanted
 
 
