@@ -133,7 +133,8 @@ def test_the_demo_company_adds_up(product: Product) -> None:
             assert unattributed > 0
             assert won == Decimal(told["revenue"]["value"]) == sum(credits) + unattributed
         for classification in ("type", "path", "identification", "level"):
-            told = client.get("/v1/lifecycle", params={"classification": classification}).json()
+            asked = {"classification": classification, "min_position": str(position)}
+            told = client.get("/v1/lifecycle", params=asked).json()
             assert sum(row["customers"] for row in told["distribution"]) == told["customers"] > 0
             if classification == "level":
                 assert len(told["distribution"]) == 7  # the six, and none
