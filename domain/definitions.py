@@ -170,7 +170,7 @@ class ForecastDefinition(Part):
     """Open deals with this chance to win, or more, are committed."""
     best_case_chance: Decimal = Decimal("0.5")
     """Those with this chance or more, and less than that, are the best case."""
-    prior_weight: Decimal = Decimal(10)
+    prior_weight: Decimal = Decimal(2)
     """Learned chances and times: the pipeline's definition counts like so many deals seen."""
     half_life_days: Decimal = Decimal(90)
     """Learned, too: what a deal did so long ago counts half."""
