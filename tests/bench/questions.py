@@ -100,10 +100,11 @@ def main(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench questions")
     parser.add_argument("--deals", type=int, default=DEALS)
     parser.add_argument("--folder", type=Path, help="keeps what was filled, and goes on from it")
+    parser.add_argument("--as-is", action="store_true", help="without rebuilds: they are filled")
     given = parser.parse_args(arguments)
     folder = given.folder or Path(f"/tmp/crm-bench-questions-{os.getpid()}")
     sizes = sorted({max(1, given.deals // 10), given.deals})
-    measured = [_measure(folder / str(deals), deals) for deals in sizes]
+    measured = [_measure(folder / str(deals), deals, given.as_is) for deals in sizes]
     tell("\n".join(table(measured)))
 
 
@@ -133,17 +134,18 @@ def table(measured: Sequence[Measured]) -> list[str]:
     return lines
 
 
-def _measure(folder: Path, deals: int) -> Measured:
+def _measure(folder: Path, deals: int, as_is: bool) -> Measured:
     folder.mkdir(mode=0o755, parents=True, exist_ok=True)
     folder.parent.chmod(0o755)
     with EmbeddedPostgres(folder) as server:
         events = _filled(server, deals)
         measured = Measured(deals, events)
-        for name in PROJECTIONS:
+        for name in () if as_is else PROJECTIONS:
             rate = folding.once(server.admin_url, name, "rebuild")["rate"]
             measured.seconds[name] = events / rate
             tell(f"  {name}: {rate:,.0f} events/s")
-        _vacuum(server.admin_url)
+        if not as_is:
+            _vacuum(server.admin_url)
         with _api(folder) as (port, process):
             token = (folder / "token").read_text().strip()
             _timed(port, token, "/v1/pipelines", {})  # the first connections, the first imports
