@@ -39,7 +39,7 @@ class Member(LedgerAggregate):
         owner: str
         """Id of the person, as deals have it."""
         team: str | None
-        """From here on; null: in none."""
+        """From here on; without one: in none."""
 
         def apply(self, aggregate: Member) -> None:
             aggregate.owner = self.owner
@@ -50,7 +50,7 @@ class Member(LedgerAggregate):
         owner: str
         """Id of the person, as deals have it."""
         team: str | None
-        """From here on; null: in none."""
+        """From here on; without one: in none."""
 
         def apply(self, aggregate: Member) -> None:
             aggregate._move(self.timestamp, self.team)
