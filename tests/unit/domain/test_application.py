@@ -30,6 +30,7 @@ from domain.errors import (
     SignedBeforeOpening,
 )
 from domain.exchange_rate import ExchangeRate, exchange_rate_id
+from domain.member import member_id
 from domain.opportunity import Opportunity
 from domain.pipeline import DEFAULT_PIPELINE_ID, DEFAULT_STAGES, Pipeline
 from domain.values import (
@@ -385,6 +386,24 @@ def test_a_customer_through_its_life(crm: MemoryCRM, customer_id: UUID) -> None:
     crm.save(crm.book_retention_cost(customer_id, amount=eur("9"), reference="r-1"))
     customer = crm.book_retention_cost(customer_id, amount=eur("9"), reference="r-1")
     assert (customer.version, customer.pending_events) == (15, [])
+
+
+def test_an_owner_moves_from_team_to_team(crm: MemoryCRM) -> None:
+    id_ = member_id("ann")
+    crm.save(crm.assign_team(id_, owner="ann", team="north"))
+    crm.now = TODAY + timedelta(days=5)
+    again = crm.assign_team(id_, owner="ann", team="north")
+    assert (again.version, again.pending_events) == (1, [])
+    crm.save(crm.assign_team(id_, owner="ann"))
+    told = TODAY + timedelta(days=2)
+    member = crm.assign_team(id_, owner="ann", team="south", occurred_at=told)
+    crm.save(member)
+    found = [member.team_at(TODAY + timedelta(days=days)) for days in (0, 1, 2, 4, 5)]
+    assert found == ["north", "north", "south", "south", None]
+    with pytest.raises(BeforeFirst):
+        crm.assign_team(id_, owner="ann", team="x", occurred_at=TODAY - timedelta(days=1))
+    with pytest.raises(InTheFuture):
+        crm.assign_team(id_, owner="ann", team="x", occurred_at=TODAY + timedelta(days=9))
 
 
 class TestRules:
