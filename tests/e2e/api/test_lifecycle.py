@@ -169,8 +169,8 @@ def test_time_in_a_value_counts_who_is_still_there(story: tuple[Client, dict[str
 def test_a_user_begins_with_the_first_delivery(start_product: Callable[..., Product]) -> None:
     with start_product().client() as client:
         made = {
-            name: customer(client, name=name, occurred_at=at("2025-01-01"), **more)
-            for name, more in (("user", {}), ("buyer", {}), ("prospect", {}))
+            name: customer(client, name=name, occurred_at=at("2025-01-01"))
+            for name in ("user", "buyer", "prospect")
         }
         made["unknown"] = customer(client, identified=False, occurred_at=at("2025-01-01"))
         for name in ("user", "buyer"):
