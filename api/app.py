@@ -28,6 +28,7 @@ from api.routes import (
     funnel,
     health,
     lifecycle,
+    members,
     opportunities,
     performance,
     pipelines,
@@ -48,6 +49,7 @@ COMMANDS: tuple[Command, ...] = (
     *campaigns.COMMANDS,
     *pipelines.COMMANDS,
     *exchange_rates.COMMANDS,
+    *members.COMMANDS,
 )
 """All commands there are."""
 
@@ -67,6 +69,7 @@ _READS = (
     attribution,
     definitions,
     exchange_rates,
+    members,
 )
 
 DESCRIPTION = """

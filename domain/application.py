@@ -23,12 +23,14 @@ from domain.errors import (
     ExchangeRateNotFound,
     InTheFuture,
     InvalidDate,
+    MemberNotFound,
     NaiveTime,
     NotFound,
     OpportunityNotFound,
     PipelineNotFound,
 )
 from domain.exchange_rate import ExchangeRate
+from domain.member import Member
 from domain.opportunity import Opportunity
 from domain.pipeline import DEFAULT_PIPELINE_ID, DEFAULT_PIPELINE_NAME, DEFAULT_STAGES, Pipeline
 from domain.values import (
@@ -52,6 +54,7 @@ _NOT_FOUND: Final[dict[type[LedgerAggregate], type[NotFound]]] = {
     Campaign: CampaignNotFound,
     Customer: CustomerNotFound,
     ExchangeRate: ExchangeRateNotFound,
+    Member: MemberNotFound,
     Opportunity: OpportunityNotFound,
     Pipeline: PipelineNotFound,
 }
@@ -246,6 +249,19 @@ class CRM(Application[UUID]):
         customer = self._get(Customer, customer_id)
         at = self._at(occurred_at, customer)
         customer.place_order(order_id=order_id, amount=amount, cost=cost, at=at)
+        return customer
+
+    def record_delivery(
+        self,
+        customer_id: UUID,
+        *,
+        delivery_id: str,
+        order_id: str | None = None,
+        occurred_at: datetime | None = None,
+    ) -> Customer:
+        customer = self._get(Customer, customer_id)
+        at = self._at(occurred_at, customer)
+        customer.deliver(delivery_id=delivery_id, order_id=order_id, at=at)
         return customer
 
     def record_payment(
@@ -745,6 +761,28 @@ class CRM(Application[UUID]):
             )
         pair.record(rate=rate, on=on, at=at)
         return pair
+
+    # Members
+
+    def assign_team(
+        self,
+        member_id: UUID,
+        *,
+        owner: str,
+        team: str | None = None,
+        occurred_at: datetime | None = None,
+    ) -> Member:
+        """`owner`, a person of our house, is in `team` from then on; None: in none.
+
+        `member_id` is the person's `member_id`; the first that is told begins the stream.
+        """
+        try:
+            member = self._get(Member, member_id)
+        except MemberNotFound:
+            at = self._at(occurred_at)
+            return Member.register(member_id, owner=owner, team=team, at=at)
+        member.assign(team=team, at=self._at(occurred_at, member))
+        return member
 
     def _get(self, cls: type[L], aggregate_id: UUID) -> L:
         """NotFound of its kind, also when the id is of something else."""

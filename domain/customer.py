@@ -17,6 +17,7 @@ from domain.errors import (
     ContactDiffers,
     CostDiffers,
     CurrencyDiffers,
+    DeliveryDiffers,
     InvalidAttributes,
     InvalidCycle,
     InvalidLimit,
@@ -116,6 +117,8 @@ class Customer(LedgerAggregate):
     orders: dict[str, Money] = field(init=False, default_factory=dict)
     order_costs: dict[str, Money] = field(init=False, default_factory=dict)
     """Of the orders whose cost is known."""
+    deliveries: dict[str, str | None] = field(init=False, default_factory=dict)
+    """What each was for, if that was told."""
     overdue: dict[str, Money] = field(init=False, default_factory=dict)
     settled: dict[str, Money] = field(init=False, default_factory=dict)
     type: CustomerType = field(init=False, default=CustomerType.PROSPECT)
@@ -247,6 +250,17 @@ class Customer(LedgerAggregate):
         @staticmethod
         def upcast_v1_v2(state: dict[str, Any]) -> None:
             """Version 1 knew no costs."""
+
+    class Delivered(Event):
+        """What the customer bought came to it; the first one makes a user of it (R29)."""
+
+        TOPIC = "crm.customer.delivered"
+        delivery_id: str
+        order_id: str | None
+        """Of the order, or of the deal whose contract it fulfils, as it was told."""
+
+        def apply(self, aggregate: Customer) -> None:
+            aggregate.deliveries[self.delivery_id] = self.order_id
 
     class PaymentOverdue(Event):
         TOPIC = "crm.customer.payment-overdue"
@@ -508,6 +522,15 @@ class Customer(LedgerAggregate):
         self.trigger_event(
             self.OrderPlaced, timestamp=at, order_id=order_id, amount=amount, cost=cost
         )
+
+    def deliver(self, *, delivery_id: str, order_id: str | None, at: datetime) -> None:
+        """`order_id` need not be known here: orders may be told later, contracts never are."""
+        order_id = optional_text(order_id, "order_id")
+        if text(delivery_id, "delivery_id") in self.deliveries:
+            if self.deliveries[delivery_id] == order_id:
+                return
+            raise DeliveryDiffers("the delivery was recorded as one of another order")
+        self.trigger_event(self.Delivered, timestamp=at, delivery_id=delivery_id, order_id=order_id)
 
     def record_payment(
         self, *, kind: PaymentKind, reference: str, amount: Money, at: datetime

@@ -25,7 +25,8 @@ DomainError
 │   ├── OpportunityNotFound
 │   ├── CampaignNotFound
 │   ├── PipelineNotFound
-│   └── ExchangeRateNotFound
+│   ├── ExchangeRateNotFound
+│   └── MemberNotFound
 ├── NeedsApproval           the step must name who approved it
 └── Refused                 a rule forbids it in the present state
     ├── AlreadyExists       the external id has been taken (carries `existing_id`)
@@ -37,6 +38,7 @@ DomainError
     ├── ContactDiffers      the contact id stands for other content
     ├── TooManyContacts
     ├── OrderDiffers        the order id stands for another amount or cost
+    ├── DeliveryDiffers     the delivery id stands for another order
     ├── PaymentDiffers      the reference stands for another amount
     ├── RetentionNotPlanned nothing was decided on keeping the customer
     ├── RetentionLimitExceeded  more than may be spent on keeping the customer
@@ -183,6 +185,10 @@ class ExchangeRateNotFound(NotFound):
     type = "exchange-rate-not-found"
 
 
+class MemberNotFound(NotFound):
+    type = "member-not-found"
+
+
 class AlreadyExists(Refused):
     type = "already-exists"
 
@@ -221,6 +227,10 @@ class TooManyContacts(Refused):
 
 class OrderDiffers(Refused):
     type = "order-differs"
+
+
+class DeliveryDiffers(Refused):
+    type = "delivery-differs"
 
 
 class PaymentDiffers(Refused):

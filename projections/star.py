@@ -14,10 +14,12 @@ KEYS: Final[Mapping[str, tuple[str, ...]]] = {
     "dim_campaign": ("campaign_id",),
     "dim_customer": ("customer_id",),
     "dim_date": ("date",),
+    "dim_owner": ("owner",),
     "dim_person": ("person_id",),
     "dim_stage": ("stage_key",),
     "fact_contract": ("deal_id",),
     "fact_credit": ("deal_id", "model", "touch"),
+    "fact_delivery": ("delivery_key",),
     "fact_lifecycle_period": ("customer_id", "classification", "entered_at"),
     "fact_order": ("order_key",),
     "fact_stage_visit": ("deal_id", "visit"),
@@ -39,6 +41,7 @@ KEYS: Final[Mapping[str, tuple[str, ...]]] = {
     "funnel": ("pipeline_id", "stage", "currency"),
     "lifecycle_distribution": ("classification", "value"),
     "lifecycle_move": ("customer_id", "classification", "moved_at"),
+    "owner_history": ("owner", *_PERIOD),
     "pipeline_stage": ("pipeline_id", "revision", "ordinal"),
     "stage_visit": ("deal_id", "visit"),
     "win_rate_by_competitor": ("competitor",),
@@ -51,6 +54,7 @@ NULLABLE: Final = frozenset({("campaign_credit", "campaign_id")})
 _CUSTOMER = ("dim_customer", "customer_id")
 _CAMPAIGN = ("dim_campaign", "campaign_id")
 _DEAL = ("deal", "deal_id")
+_OWNER = ("dim_owner", "owner")
 
 REFERENCES: Final[Mapping[tuple[str, str], tuple[str, str]]] = {
     ("dim_person", "customer_id"): _CUSTOMER,
@@ -59,6 +63,7 @@ REFERENCES: Final[Mapping[tuple[str, str], tuple[str, str]]] = {
     ("fact_credit", "campaign_id"): _CAMPAIGN,
     ("fact_credit", "customer_id"): _CUSTOMER,
     ("fact_credit", "deal_id"): ("fact_contract", "deal_id"),
+    ("fact_delivery", "customer_id"): _CUSTOMER,
     ("fact_lifecycle_period", "customer_id"): _CUSTOMER,
     ("fact_order", "customer_id"): _CUSTOMER,
     ("fact_stage_visit", "customer_id"): _CUSTOMER,
@@ -79,13 +84,17 @@ REFERENCES: Final[Mapping[tuple[str, str], tuple[str, str]]] = {
     ("customer_standing_history", "customer_id"): _CUSTOMER,
     ("deal", "campaign_id"): _CAMPAIGN,
     ("deal", "customer_id"): _CUSTOMER,
+    ("deal", "owner"): _OWNER,
     ("deal_event", "campaign_id"): _CAMPAIGN,
     ("deal_event", "customer_id"): _CUSTOMER,
     ("deal_event", "deal_id"): _DEAL,
+    ("deal_event", "owner"): _OWNER,
     ("deal_history", "campaign_id"): _CAMPAIGN,
     ("deal_history", "customer_id"): _CUSTOMER,
     ("deal_history", "deal_id"): _DEAL,
+    ("deal_history", "owner"): _OWNER,
     ("lifecycle_move", "customer_id"): _CUSTOMER,
+    ("owner_history", "owner"): _OWNER,
     ("stage_visit", "deal_id"): _DEAL,
 }
 """(view, column) → the (view, column) in which each of its values stands once; null refers to

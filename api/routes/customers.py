@@ -29,6 +29,7 @@ from api.schemas.customers import (
     PlaceOrder,
     PlanRetention,
     RaiseChurnSignal,
+    RecordDelivery,
     RecordPayment,
     RecordResponse,
     RegisterCustomer,
@@ -69,6 +70,12 @@ COMMANDS = (
         "Record a response to a campaign",
     ),
     Command("/v1/customers/{id}/orders", PlaceOrder, CRM.place_order, "Record an order"),
+    Command(
+        "/v1/customers/{id}/deliveries",
+        RecordDelivery,
+        CRM.record_delivery,
+        "Record a delivery",
+    ),
     Command(
         "/v1/customers/{id}/payments",
         RecordPayment,

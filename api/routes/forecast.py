@@ -58,7 +58,11 @@ class ForecastParameters(ReadParameters):
         MonthsBy, Field(description="Months from the date of the forecast, or of the calendar.")
     ] = MonthsBy.RELATIVE
     group: Annotated[
-        Grouping | None, Field(description="Region and source are the customer's.")
+        Grouping | None,
+        Field(
+            description="Region and source are the customer's; the team is the owner's, null where"
+            " none is known."
+        ),
     ] = None
     convert: Convert = False
 

@@ -86,6 +86,19 @@ class PlaceOrder(CommandBody):
     cost: Annotated[Amount | None, Field(description="Ours, in the currency of the amount.")] = None
 
 
+class RecordDelivery(CommandBody):
+    """What the customer bought came to it. The first delivery makes a user of it."""
+
+    delivery_id: Label
+    order_id: Annotated[
+        Label | None,
+        Field(
+            description="Of the order, or of the deal won by the contract, that it fulfils. Need"
+            " not have been recorded."
+        ),
+    ] = None
+
+
 class RecordPayment(CommandBody):
     """A payment fell overdue, or was settled."""
 

@@ -20,6 +20,7 @@ from projections.funnel.forecast import (
     Sums,
     forecast,
 )
+from projections.funnel.members import MEMBER_SORTS, MemberRow, members
 from projections.funnel.months import MonthsBy, Timing
 from projections.funnel.open_deals import OF_CUSTOMERS, Grouping
 from projections.funnel.outlook import (
@@ -47,6 +48,7 @@ from projections.funnel.waterfall import Change, Waterfall, waterfall
 __all__ = [
     "FILTERS",
     "LEVELS",
+    "MEMBER_SORTS",
     "OF_CUSTOMERS",
     "OVERDUE_SORTS",
     "PIPELINE_SORTS",
@@ -65,6 +67,7 @@ __all__ = [
     "FunnelStage",
     "Grouping",
     "Interval",
+    "MemberRow",
     "MethodScore",
     "MonthEnd",
     "MonthsBy",
@@ -86,6 +89,7 @@ __all__ = [
     "deals",
     "forecast",
     "funnel",
+    "members",
     "month_ends",
     "overdue",
     "pipeline",

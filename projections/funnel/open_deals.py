@@ -14,10 +14,12 @@ from projections.reading import Connection, Moment, fetch, known, truth
 
 
 class Grouping(StrEnum):
-    """What a forecast is told by. Region and source are the customer's, then."""
+    """What a forecast is told by. Region and source are the customer's, the team is the owner's, at
+    the time."""
 
     PIPELINE = "pipeline"
     OWNER = "owner"
+    TEAM = "team"
     REGION = "region"
     SOURCE = "source"
 
@@ -26,6 +28,7 @@ _GROUPS = {
     None: "NULL::text",
     Grouping.PIPELINE: "row.pipeline_id::text",
     Grouping.OWNER: "row.owner",
+    Grouping.TEAM: "member.team",
     Grouping.REGION: "customer.region",
     Grouping.SOURCE: "customer.source",
 }
@@ -230,10 +233,13 @@ def won_deals(
 
 
 def _deals(moment: Moment, pipeline_id: UUID | None, grouping: Grouping | None) -> str:
-    """Deals as `row`, with their customers where the grouping needs these."""
-    customers = ""
+    """Deals as `row`, with their customers, or owners, where the grouping needs these."""
+    joined = ""
     if grouping in OF_CUSTOMERS:
-        customers = f"""LEFT JOIN customer_period AS customer
+        joined = f"""LEFT JOIN customer_period AS customer
             ON customer.customer_id = row.customer_id AND {truth(moment, "customer")}"""
+    elif grouping is Grouping.TEAM:
+        joined = f"""LEFT JOIN member_period AS member
+            ON member.owner = row.owner AND {truth(moment, "member")}"""
     of = "" if pipeline_id is None else "AND row.pipeline_id = %(pipeline_id)s::uuid"
-    return f"deal_period AS row {customers} WHERE {truth(moment, 'row')} {of}"
+    return f"deal_period AS row {joined} WHERE {truth(moment, 'row')} {of}"

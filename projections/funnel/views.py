@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from projections.funnel.deals import DEAL, DEAL_FACT, DealFold
+from projections.funnel.members import MemberFold
 from projections.funnel.pipelines import STAGE, PipelineFold
 from projections.funnel.rates import RateFold
 from projections.projection import PERIOD_COMMENTS, Projection, View
@@ -19,11 +20,11 @@ _OPEN = f"known_to = {NEWEST} AND valid_to = 'infinity'"
 
 
 class FunnelProjection(Projection):
-    """Deals, stage visits, pipelines and exchange rates."""
+    """Deals, stage visits, pipelines, exchange rates, and the owners' teams."""
 
     name = "funnel"
-    version = 2
-    folds = (DealFold(), PipelineFold(), RateFold())
+    version = 3
+    folds = (DealFold(), PipelineFold(), RateFold(), MemberFold())
     views = (
         View(
             "deal",
@@ -119,6 +120,31 @@ class FunnelProjection(Projection):
                     ORDER BY deal_id, visit, part DESC) AS v
                 JOIN deal_period AS d ON d.deal_id = v.deal_id
                     AND d.known_to = {NEWEST} AND d.valid_to = 'infinity'""",
+        ),
+        View(
+            "dim_owner",
+            "Owners of deals, and everybody else whose team was told.",
+            {
+                "owner": "Id of the person in our own house.",
+                "team": "Its team now; null: in none, or none was told.",
+                "team_since": "Since when; null: nothing was told.",
+            },
+            f"""SELECT o.owner, m.team, m.valid_from FROM (
+                    SELECT owner FROM deal_fact WHERE owner IS NOT NULL
+                    UNION SELECT owner FROM member_period) AS o
+                LEFT JOIN member_period AS m ON m.owner = o.owner
+                    AND m.known_to = {NEWEST} AND m.valid_to = 'infinity'""",
+        ),
+        View(
+            "owner_history",
+            "Teams of owners over both times.",
+            {
+                "owner": "Id of the person in our own house.",
+                "team": "Its team; null: in none.",
+                **PERIOD_COMMENTS,
+            },
+            """SELECT owner, team, valid_from, valid_to, known_from, known_to
+                FROM member_period""",
         ),
         View(
             "exchange_rate",

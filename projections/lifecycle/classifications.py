@@ -20,7 +20,7 @@ VALUES: dict[Classification, tuple[str, ...]] = {
         "prospect",
         "sales_opportunity",
         "order",
-        "user",  # begins with the first delivery, which no event tells yet
+        "user",
     ),
     Classification.LEVEL: (
         "none",

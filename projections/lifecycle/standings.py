@@ -54,19 +54,22 @@ _FACT = (
     Column("cause", "text", "Why the customer was lost; silence: passively."),
     RULE,
     EVIDENCE,
+    Column("delivery_id", "text", "Id of the delivery; reference is that of its order or deal."),
     *PURCHASE,
 )
-_KIND, _DEAL, _IDENTIFIED, _LEVEL, _CAUSE, _RULE, _EVIDENCE, _PURCHASE = range(2, 10)
+_KIND, _DEAL, _IDENTIFIED, _LEVEL, _CAUSE, _RULE, _EVIDENCE, _DELIVERY, _PURCHASE = range(2, 11)
 
 Extract = Callable[[Recorded], tuple[str, ...] | None]
 
 Standing: TypeAlias = tuple[tuple[str, str], ...]
 """(value, cause) of each classification, in order."""
 
+_N5, _N6 = (NULL,) * 5, (NULL,) * 6
+
 
 def _registered(recorded: Recorded) -> tuple[str, ...]:
     identified = TRUE if recorded.event.identified else FALSE
-    return ("registered", NULL, identified, NULL, NULL, NULL, NULL, *NO_PURCHASE)
+    return ("registered", NULL, identified, *_N5, *NO_PURCHASE)
 
 
 def _profile_changed(recorded: Recorded) -> tuple[str, ...] | None:
@@ -74,14 +77,14 @@ def _profile_changed(recorded: Recorded) -> tuple[str, ...] | None:
     if identified is None:
         return None
     told = TRUE if identified else FALSE
-    return ("profile-changed", NULL, told, NULL, NULL, NULL, NULL, *NO_PURCHASE)
+    return ("profile-changed", NULL, told, *_N5, *NO_PURCHASE)
 
 
 def _level_changed(recorded: Recorded) -> tuple[str, ...]:
     event: Customer.LevelChanged = recorded.event
     rule, evidence = _level_evidence(event.evidence)
     level = event.level.value
-    return ("level-changed", NULL, NULL, level, NULL, rule, evidence, *NO_PURCHASE)
+    return ("level-changed", NULL, NULL, level, NULL, rule, evidence, NULL, *NO_PURCHASE)
 
 
 def _level_evidence(evidence: LevelEvidence | None) -> tuple[str, str]:
@@ -93,7 +96,7 @@ def _level_evidence(evidence: LevelEvidence | None) -> tuple[str, str]:
 def _churned(recorded: Recorded) -> tuple[str, ...]:
     event: Customer.Churned = recorded.event
     rule, evidence = _silence(event.silence)
-    return ("churned", NULL, NULL, NULL, event.cause.value, rule, evidence, *NO_PURCHASE)
+    return ("churned", NULL, NULL, NULL, event.cause.value, rule, evidence, NULL, *NO_PURCHASE)
 
 
 def _silence(silence: Silence | None) -> tuple[str, str]:
@@ -112,21 +115,27 @@ def _json(value: Mapping[str, str]) -> str:
 
 
 def _ordered(recorded: Recorded) -> tuple[str, ...]:
-    return ("order-placed", NULL, NULL, NULL, NULL, NULL, NULL, *ordered(recorded))
+    return ("order-placed", NULL, NULL, *_N5, *ordered(recorded))
+
+
+def _delivered(recorded: Recorded) -> tuple[str, ...]:
+    event: Customer.Delivered = recorded.event
+    of = (text(event.order_id), *NO_PURCHASE[1:])
+    return ("delivered", *_N6, text(event.delivery_id), *of)
 
 
 def _opened(recorded: Recorded) -> tuple[str, ...]:
     deal = str(recorded.stream_id)
-    return ("opened", deal, NULL, NULL, NULL, NULL, NULL, *NO_PURCHASE)
+    return ("opened", deal, NULL, *_N5, *NO_PURCHASE)
 
 
 def _signed(recorded: Recorded) -> tuple[str, ...]:
     deal = str(recorded.stream_id)
-    return ("contract-signed", deal, NULL, NULL, NULL, NULL, NULL, *signed(recorded))
+    return ("contract-signed", deal, NULL, *_N5, *signed(recorded))
 
 
 def _bare(kind: str) -> Extract:
-    columns = (kind, NULL, NULL, NULL, NULL, NULL, NULL, *NO_PURCHASE)
+    columns = (kind, NULL, NULL, *_N5, *NO_PURCHASE)
     return lambda _: columns
 
 
@@ -138,7 +147,8 @@ class StandingFold(Fold):
       back);
     - path: prospect → opportunity (first deal opened) → order → repeat (second order);
     - identification: to_be_identified until it is known who the customer is; from then on what
-      the path says: prospect, sales_opportunity, order (user begins with deliveries);
+      the path says: prospect, sales_opportunity, order; user with the first delivery, also where
+      no order was told before it;
     - level: none outside a relationship; new where one begins; then what was set.
 
     A signed contract counts as an order, once per deal: of several the first in time. Path and
@@ -173,12 +183,13 @@ class StandingFold(Fold):
         ),
         PURCHASES,
     )
-    start: ClassVar[State] = ((), (), FALSE, 0, frozenset())
+    start: ClassVar[State] = ((), (), FALSE, FALSE, 0, frozenset())
     extract: ClassVar[Mapping[str, Extract]] = {
         Customer.Created.TOPIC: _registered,
         Customer.ProfileChanged.TOPIC: _profile_changed,
         Customer.CampaignResponded.TOPIC: _bare("campaign-responded"),
         Customer.OrderPlaced.TOPIC: _ordered,
+        Customer.Delivered.TOPIC: _delivered,
         Customer.LevelChanged.TOPIC: _level_changed,
         Customer.Churned.TOPIC: _churned,
         Customer.WonBack.TOPIC: _bare("won-back"),
@@ -192,13 +203,15 @@ class StandingFold(Fold):
 
     def step(self, state: State, fact: Fact) -> tuple[State, tuple[Row, ...]]:
         """The state: (rows in the order of Classification, where the customer stands, identified,
-        orders counted up to two, the deals won)."""
-        rows, before, identified, orders, won = state
+        delivered to, orders counted up to two, the deals won)."""
+        rows, before, identified, delivered, orders, won = state
         kind = fact[_KIND]
         if not rows:
             rows, before = _first(fact), _FIRST
         if fact[_IDENTIFIED] == TRUE:
             identified = TRUE
+        if kind == "delivered":
+            delivered = TRUE
         (customer_type, cause), (path, _), _, (level, _) = before
         bought = kind == "order-placed"
         if kind == "contract-signed" and fact[_DEAL] not in won:
@@ -218,13 +231,15 @@ class StandingFold(Fold):
             customer_type, level, cause = "lost", "none", fact[_CAUSE]
         elif kind == "level-changed" and customer_type == "relationship":
             level = fact[_LEVEL]
-        identification = _IDENTIFICATION[path] if identified == TRUE else "to_be_identified"
+        identification = "user" if delivered == TRUE else _IDENTIFICATION[path]
+        if identified == FALSE:
+            identification = "to_be_identified"
         after = ((customer_type, cause), (path, NULL), (identification, NULL), (level, NULL))
         rows, settled = _moved(rows, before, after, fact)
         if bought:
             sort = "order" if kind == "order-placed" else "contract"
             settled += (purchase(1, sort, fact[_DEAL], fact[_PURCHASE:], fact),)
-        return (rows, after, identified, orders, won), settled
+        return (rows, after, identified, delivered, orders, won), settled
 
 
 _NAMES = tuple(name.value for name in Classification)

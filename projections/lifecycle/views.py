@@ -20,7 +20,7 @@ class LifecycleProjection(Projection):
     """Type, path, identification and level of every customer; purchases, demand, retention."""
 
     name = "lifecycle"
-    version = 2
+    version = 3
     folds = (StandingFold(), DemandFold(), RetentionFold())
     views = (
         View(
@@ -123,6 +123,22 @@ class LifecycleProjection(Projection):
             f"""SELECT position, customer_id, reference, valid_from,
                 (valid_from AT TIME ZONE 'UTC')::date, amount, cost, amount - cost, currency
                 FROM purchase_period WHERE kind = 'order' AND known_to = {NEWEST}""",
+        ),
+        View(
+            "fact_delivery",
+            "One row per delivery. Key: delivery_key.",
+            {
+                "delivery_key": "Position in the log of the event that recorded it.",
+                "customer_id": "The customer.",
+                "delivery_id": "Id of the delivery; unique within the customer.",
+                "order_id": "Id of the order, or of the deal whose contract it fulfils, as it was"
+                " told; null: it was not.",
+                "delivered_at": "When it came to the customer.",
+                "delivered_on": "Day on which it came, in UTC.",
+            },
+            """SELECT position, customer_id, delivery_id, reference, occurred_at,
+                (occurred_at AT TIME ZONE 'UTC')::date
+                FROM standing_fact WHERE kind = 'delivered'""",
         ),
         View(
             "fact_contract",

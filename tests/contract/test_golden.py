@@ -16,6 +16,7 @@ import pytest
 from domain.campaign import Campaign
 from domain.customer import Customer, Demand, Retention
 from domain.exchange_rate import ExchangeRate
+from domain.member import Member
 from domain.opportunity import Opportunity
 from domain.pipeline import Pipeline
 from domain.values import (
@@ -172,6 +173,7 @@ def test_the_aggregates_are_what_they_were(golden: OldLog) -> None:
     assert acme.churn_cause is ChurnCause.PRICE
     assert acme.orders.keys() == {"A-1", "A-2", "A-3"}
     assert acme.order_costs == {"A-2": Money(Decimal("1500.00"), "CNY")}
+    assert acme.deliveries == {"LS 2024/7": "A-2", "LS 2024/8": None}
     assert acme.demand == Demand(RepeatType.PERIODIC, 90, Decimal("12.5"))
     assert (acme.stock, len(acme.alerts)) == (Decimal("9.25"), 2)
     assert acme.retention == Retention(True, Severity.HIGH, Money(Decimal("5000.00"), "CNY"))
@@ -208,12 +210,15 @@ def test_the_aggregates_are_what_they_were(golden: OldLog) -> None:
     assert found["calls"].planned == CampaignPlan(responses=0)
     assert found["flyers"].planned is None
     assert found["EUR/CNY"].rates == {date(2024, 11, 18): Decimal("7.8132")}
+    assert [move.team for move in found["seller-8"].moves] == ["north", "südwest", None]
     framework: Pipeline = found["框架合同"]
     assert [stage.name for stage in framework.current.stages] == ["prospect", "tender", "award"]
     assert framework.current.stages[2].approval
 
 
 def name_of(aggregate: Any) -> str:
+    if isinstance(aggregate, Member):
+        return aggregate.owner
     if isinstance(aggregate, ExchangeRate):
         return f"{aggregate.from_currency}/{aggregate.to_currency}"
     return str(aggregate.name or aggregate.personal_name.text)

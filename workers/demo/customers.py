@@ -261,6 +261,9 @@ class _Life:
             amount=self._script.money(size, self._currency),
             cost=self._script.cost(size * (1 - self._margin), self._currency),
         )  # fmt: skip
+        self._do(
+            when + 5.5, "record_delivery", delivery_id="DELIVERY-TRIAL", order_id="ORDER-TRIAL"
+        )
         return when
 
     def _deal(self, responses: Sequence[tuple[float, Campaign]]) -> list[Course]:
@@ -309,6 +312,13 @@ class _Life:
         if self._gone is not None and course.ended > self._gone[0] and brief.opened < self._gone[1]:
             return None
         course.stage(self._script)
+        if course.outcome == "won":
+            built = self._script.random("delivery", brief.id).uniform(30, 90)
+            self._do(
+                course.ended + built, "record_delivery",
+                delivery_id=f"DELIVERY-{brief.id}",
+                order_id=str(course.target),
+            )  # fmt: skip
         return course
 
     def _buy(self, since: float) -> None:

@@ -37,6 +37,7 @@ PRODUCTS: Final = (
 )  # fmt: skip
 COMPETITORS: Final = ("Aquatron", "Bluewell", "Clearstream", "none", "unknown")
 LOSSES: Final = ("price", "product", "budget withdrawn", "delivery time", "relationship")
+TEAMS: Final = ("key accounts", "plants", "service")
 SIGNALS: Final = ("orders falling", "complaint unanswered", "contact has left", "competitor seen")
 ACTIVITIES: Final = {
     "visit": ("needs understood", "decider met", "second meeting agreed"),

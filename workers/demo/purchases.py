@@ -29,6 +29,10 @@ class Trend(Enum):
     """Our costs rise above what is paid."""
 
 
+_DELIVERED: Final = 3
+"""One in so many orders, the first too; the customer fetches the others."""
+
+
 @dataclass(frozen=True, slots=True)
 class Habit:
     """How a customer buys; days since the company's first, amounts in thousands."""
@@ -115,6 +119,12 @@ class _Buying:
             amount=amount,
             cost=self._script.cost(size * (1 - self._margin(when)), habit.currency),
         )  # fmt: skip
+        if self._orders % _DELIVERED == 1:
+            self._do(
+                when + 6.5, "record_delivery",
+                delivery_id=f"DELIVERY-{self._orders:02}",
+                order_id=f"ORDER-{self._orders:02}",
+            )  # fmt: skip
         self._pay(when, {"amount": amount, "reference": f"INVOICE-{self._orders:02}"})
         if habit.reports_stock:
             self._report(when)

@@ -22,10 +22,11 @@ from infra.cluster import make_data_dir
 from infra.commands import KeyReused
 from infra.settings import Settings
 from workers.demo.campaigns import stage_campaigns
-from workers.demo.customers import FIRST_CUSTOMER, stage_customers
+from workers.demo.customers import FIRST_CUSTOMER, OWNERS, stage_customers
 from workers.demo.rates import stage_rates
 from workers.demo.rehearsal import rehearsed
 from workers.demo.script import DAYS, Line, Script
+from workers.demo.teams import stage_teams
 from workers.loop import Signals
 from workers.progress import progress
 from workers.steps import LogUnreachable, Step, Steps, computed_id
@@ -55,6 +56,7 @@ def write_script(seed: int, until: date, zone: ZoneInfo, currency: str) -> list[
     the same for the same arguments."""
     script = Script(seed, until, zone, currency)
     stage_rates(script)
+    stage_teams(script, OWNERS)
     stage_customers(script, stage_campaigns(script))
     return rehearsed(script.lines(), script.end, zone)
 

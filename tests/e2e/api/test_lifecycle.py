@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 from tests.e2e.api.making import amount, customer, deal
+from tests.e2e.api.recorded import problem
 from tests.e2e.api.running import Client, Product
 
 
@@ -162,3 +164,46 @@ def test_time_in_a_value_counts_who_is_still_there(story: tuple[Client, dict[str
     assert relationship["survival_median_days"] is None
     assert relationship["restricted_to_days"] == "110"
     assert relationship["restricted_mean_days"] == "95.333333"
+
+
+def test_a_user_begins_with_the_first_delivery(start_product: Callable[..., Product]) -> None:
+    with start_product().client() as client:
+        made = {
+            name: customer(client, name=name, occurred_at=at("2025-01-01"))
+            for name in ("user", "buyer", "prospect")
+        }
+        made["unknown"] = customer(client, identified=False, occurred_at=at("2025-01-01"))
+        for name in ("user", "buyer"):
+            order = {"order_id": "O-1", "amount": amount(), "occurred_at": at("2025-01-10")}
+            client.done(f"/v1/customers/{made[name]}/orders", order)
+        path = f"/v1/customers/{made['user']}/deliveries"
+        delivery = {"delivery_id": "D-1", "order_id": "O-1", "occurred_at": at("2025-02-01")}
+        done = client.done(path, {**delivery, "reason": "the lorry was there"})
+        assert client.done(path, delivery)["version"] == done["version"] == 3
+        client.done(f"/v1/customers/{made['unknown']}/deliveries", {"delivery_id": "D-9"})
+        differs = client.command(path, {**delivery, "order_id": "O-2"})
+        assert problem(differs) == (409, "delivery-differs")
+        for wrong in ({}, {"delivery_id": " "}, {"delivery_id": "D", "order_id": 5}):
+            assert client.command(path, wrong).status_code == 422
+
+        def counts(**moment: str | int) -> dict[str, int]:
+            answer = client.read("/v1/lifecycle", classification="identification", **moment)
+            rows = {row["value"]: row["customers"] for row in answer["distribution"]}
+            assert sum(rows.values()) == answer["customers"] == 4
+            assert list(rows) == [
+                "to_be_identified", "prospect", "sales_opportunity", "order", "user",
+            ]  # fmt: skip
+            return {value: customers for value, customers in rows.items() if customers}
+
+        assert counts() == {"to_be_identified": 1, "prospect": 1, "order": 1, "user": 1}
+        january = {"to_be_identified": 1, "prospect": 1, "order": 2}
+        assert counts(as_of=at("2025-01-31")) == january
+        early = {
+            "path": path, "key": "early",
+            "body": {"delivery_id": "D-0", "occurred_at": at("2025-01-20")},
+        }  # fmt: skip
+        (line,) = client.post("/v1/bulk", json=[early]).text.splitlines()
+        answer = json.loads(line)
+        assert answer["status"] == 200
+        assert counts(as_of=at("2025-01-31"), min_position=answer["position"])["user"] == 1
+        assert counts(as_of=at("2025-01-31"), known_at=answer["position"] - 1) == january

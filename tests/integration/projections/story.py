@@ -9,6 +9,7 @@ from uuid import UUID, uuid5
 
 from domain.campaign import Campaign
 from domain.customer import Customer
+from domain.member import Member, member_id
 from domain.opportunity import Opportunity
 from domain.pipeline import DEFAULT_PIPELINE_ID, DEFAULT_PIPELINE_NAME, DEFAULT_STAGES, Pipeline
 from domain.values import CustomerKind, Money
@@ -52,6 +53,8 @@ class Story:
             fields["originator_topic"] = event_class.TOPIC.rpartition(".")[0]
         if issubclass(event_class, Pipeline.Created):
             fields["originator_topic"] = "crm.pipeline"
+        if issubclass(event_class, Member.Created):
+            fields["originator_topic"] = "crm.member"
         event = event_class(
             originator_id=stream, originator_version=version, timestamp=at, **fields
         )
@@ -177,6 +180,12 @@ class Story:
         }
         self.tell(named(name), Campaign.Created, at, **{**defaults, **fields})
         return named(name)
+
+    def member(self, owner: str, team: str | None, at: datetime = START) -> None:
+        """Who is in which team from then on."""
+        stream = member_id(owner)
+        event_class = Member.TeamChanged if stream in self._versions else Member.Created
+        self.tell(stream, event_class, at, owner=owner, team=team)
 
     def cost(self, campaign: UUID, amount: Money, at: datetime) -> None:
         self.tell(campaign, Campaign.CostBooked, at, amount=amount, reference="invoice")

@@ -45,6 +45,8 @@ class _Teller:
                 self._register()
             elif self.customers:
                 self.random.choice([self._customer, self._customer, self._deal, self._campaign])()
+                if self.random.random() < 0.03:
+                    self._member()
         return self.story
 
     def at(self) -> Any:
@@ -79,8 +81,11 @@ class _Teller:
         customer, pick = self.random.choice(self.customers), self.random.random()
         if pick < 0.35:
             self.story.respond(customer, self.random.choice(self.campaigns), self.at())
-        elif pick < 0.45:
+        elif pick < 0.43:
             self.story.order(customer, self.at())
+        elif pick < 0.45:
+            number, order = str(len(self.story.events)), self.random.choice([None, self._text()])
+            self._tell(customer, Customer.Delivered, delivery_id=number, order_id=order)
         elif pick < 0.55:
             self._tell(customer, Customer.Churned, cause=self.random.choice(list(ChurnCause)))
         elif pick < 0.65:
@@ -165,6 +170,10 @@ class _Teller:
                 ]
             )
             self.story.of_deal(deal, event_class, self.at(), **fields)
+
+    def _member(self) -> None:
+        owner = self.random.choice(NASTY)
+        self.story.member(owner, self.random.choice([None, "north", self._text()]), self.at())
 
     def _campaign(self) -> None:
         campaign = self.random.choice(self.campaigns)

@@ -245,6 +245,88 @@ def test_the_groups_sum_to_the_whole(models: Models) -> None:
     assert everything.outlook.total == whole.total
 
 
+def test_by_the_teams_of_the_owners_as_they_were(models: Models) -> None:
+    """ann moves on day 20; that she had been nowhere from day 10 on is told last."""
+    story = worked_example(owner="ann")
+    other = named("acme")
+    story.deal("another", other, yuan("100000.00"), stage="negotiation", owner="bob")
+    story.deal("a stranger's", other, yuan("100000.00"), stage="contract", owner="eve")
+    story.deal("nobody's", other, yuan("10000.00"), stage="contract")
+    story.member("ann", "north", START)
+    story.member("bob", "south", START)
+    story.member("ann", "south", START + timedelta(days=20))
+    before = len(story.events)
+    story.member("ann", None, START + timedelta(days=10))
+    models.project(story)
+
+    def groups(days: float, known_at: int | None = None) -> list[tuple[str | None, Decimal]]:
+        moment = Moment(START + timedelta(days=days), known_at)
+        found = forecast(models, moment, grouping=Grouping.TEAM)
+        assert found.outlook == forecast(models, moment).outlook
+        for month in range(6):
+            parts = [part.months[month].sums.expected for _, part in found.groups]
+            assert sum(parts) == found.outlook.months[month].sums.expected
+        assert sum(part.deals for _, part in found.groups) == found.outlook.deals
+        return [(name, part.total.expected) for name, part in found.groups]
+
+    north = [("north", 540000), ("south", 90000), (None, 110000)]
+    assert groups(5) == north
+    assert groups(15) == [("south", 90000), (None, 650000)]
+    assert groups(15, before) == north
+    assert groups(25) == groups(25, before) == [("south", 630000), (None, 110000)]
+    assert groups(25, before - 3) == [(None, 740000)]
+
+
+def test_the_won_deals_of_a_team(models: Models) -> None:
+    story = worked_example(owner="ann")
+    story.member("ann", "north", START)
+    story.sign(named("deal in bid"), yuan("90.00"), START + timedelta(days=2))
+    models.project(story)
+    moment = Moment(START + timedelta(days=3))
+    ((name, part),) = forecast(models, moment, grouping=Grouping.TEAM, by=MonthsBy.CALENDAR).groups
+    assert (name, part.total.closed) == ("north", 90)
+
+
+def test_who_is_in_which_team(models: Models) -> None:
+    story = Story()
+    for owner, team in (("ann", "north"), ("bob", None), ("cid", "south"), ("a\tb", "x_%")):
+        story.member(owner, team)
+    customer = story.customer("acme")
+    deal = story.deal("deal", customer, yuan("1.00"), owner="eve")
+    story.of_deal(deal, Opportunity.Transferred, START, from_owner="eve", to_owner="ann")
+    before = len(story.events)
+    later = START + timedelta(days=9)
+    story.member("ann", "south", later)
+    models.project(story)
+
+    def listed(moment: Moment = NOW, **asked: Any) -> list[tuple[str, str | None]]:
+        page = models.ask(funnel.members, moment, **asked)
+        return [(row.owner, row.team) for row in page.rows]
+
+    now = [("a\tb", "x_%"), ("ann", "south"), ("bob", None), ("cid", "south")]
+    assert listed() == now
+    assert listed(Moment(START)) == listed(Moment(later, before)) == [
+        ("a\tb", "x_%"), ("ann", "north"), ("bob", None), ("cid", "south"),
+    ]  # fmt: skip
+    assert listed(Moment(START - timedelta(days=1))) == []
+    assert listed(filters={"team": "south"}) == [("ann", "south"), ("cid", "south")]
+    assert listed(filters={"owner": "bob"}) == [("bob", None)]
+    assert listed(search="_%") == now[:1]
+    first = models.ask(funnel.members, NOW, limit=3)
+    rest = models.ask(funnel.members, NOW, after=first.next, limit=3)
+    assert [row.owner for row in (*first.rows, *rest.rows)] == [owner for owner, _ in now]
+    assert models.run("SELECT owner, team, team_since FROM dim_owner ORDER BY owner") == [
+        ("a\tb", "x_%", START),
+        ("ann", "south", later),
+        ("bob", None, START),
+        ("cid", "south", START),
+        ("eve", None, None),
+    ]
+    history = models.run("SELECT team, known_to FROM owner_history WHERE owner = 'ann'")
+    assert len(history) == 3
+    assert ("north", before + 1) in history
+
+
 def test_an_unknown_pipeline_has_no_forecast_and_an_empty_one_is_empty(models: Models) -> None:
     story = Story()
     story.pipeline()

@@ -235,3 +235,67 @@ def test_a_loss_found_to_lie_before_another_is_no_second_one(models: Models) -> 
     assert models.run("SELECT from_value FROM lifecycle_move WHERE to_value = 'lost'") == [
         ("relationship",)
     ]
+
+
+def deliver(story: Story, customer: Any, at: datetime, order_id: str | None = None) -> None:
+    number = str(len(story.events))
+    story.tell(customer, Customer.Delivered, at, delivery_id=number, order_id=order_id)
+
+
+def test_a_user_begins_with_the_first_delivery(models: Models) -> None:
+    story = Story()
+    acme = story.customer("acme")
+    story.deal("deal", acme, yuan("1.00"), day(1))
+    story.order(acme, day(2))
+    deliver(story, acme, day(4), "3")
+    deliver(story, acme, day(6))
+    story.order(acme, day(7))
+    churn(story, acme, day(8))
+    before = len(story.events)
+    deliver(story, acme, day(3))  # told last, and the first of all
+    models.project(story)
+    seen = [stands(models, "acme", Moment(day(n)))["identification"] for n in range(10)]
+    assert seen == ["prospect", "sales_opportunity", "order", *["user"] * 7]
+    assert stands(models, "acme", Moment(day(3), before))["identification"] == "order"
+    assert stands(models, "acme", Moment(day(4), before))["identification"] == "user"
+    assert stands(models, "acme")["path"] == "repeat"
+    stays = models.run(
+        "SELECT value, entered_at FROM fact_lifecycle_period"
+        " WHERE classification = 'identification' ORDER BY entered_at"
+    )
+    assert stays == [
+        ("prospect", START),
+        ("sales_opportunity", day(1)),
+        ("order", day(2)),
+        ("user", day(3)),
+    ]
+    rows = models.run(
+        "SELECT customer_id, delivery_id, order_id, delivered_at, delivered_on FROM fact_delivery"
+        " ORDER BY delivered_at"
+    )
+    assert rows == [
+        (acme, "7", None, day(3), day(3).date()),
+        (acme, "3", "3", day(4), day(4).date()),
+        (acme, "4", None, day(6), day(6).date()),
+    ]
+
+
+def test_a_delivery_without_an_order_before_it(models: Models) -> None:
+    """An order told of a later day does not take the user back."""
+    story = Story()
+    acme, nobody = story.customer("acme"), story.customer("nobody", identified=False)
+    deliver(story, acme, day(1))
+    story.order(acme, day(2))
+    deliver(story, nobody, day(1))
+    story.tell(nobody, Customer.ProfileChanged, day(3), identified=True)
+    models.project(story)
+    assert [stands(models, "acme", Moment(day(n)))["identification"] for n in range(3)] == [
+        "prospect", "user", "user",
+    ]  # fmt: skip
+    assert stands(models, "acme", Moment(day(1)))["path"] == "prospect"
+    assert [stands(models, "nobody", Moment(day(n)))["identification"] for n in range(4)] == [
+        "to_be_identified", "to_be_identified", "to_be_identified", "user",
+    ]  # fmt: skip
+    for n in range(4):
+        found = models.ask(lifecycle.distribution, Moment(day(n)), classification=IDENTIFICATION)
+        assert sum(one.customers for one in found.distribution) == found.customers == 2

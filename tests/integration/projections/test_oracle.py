@@ -94,9 +94,11 @@ def standing_at(events: list[Recorded]) -> dict[UUID, dict[str, str]]:
     orders: dict[UUID, int] = defaultdict(int)
     contracts: dict[UUID, set[UUID]] = defaultdict(set)
     identified: set[UUID] = set()
+    delivered: set[UUID] = set()
     relevant = (
         Customer.Created, Customer.CampaignResponded, Customer.OrderPlaced, Customer.LevelChanged,
-        Customer.Churned, Customer.WonBack, Opportunity.Created, Opportunity.ContractSigned,
+        Customer.Churned, Customer.WonBack, Customer.Delivered, Opportunity.Created,
+        Opportunity.ContractSigned,
     )  # fmt: skip
     for e in events:
         event = e.event
@@ -108,6 +110,8 @@ def standing_at(events: list[Recorded]) -> dict[UUID, dict[str, str]]:
         )
         if getattr(event, "identified", None):
             identified.add(e.partition_key)
+        if isinstance(event, Customer.Delivered):
+            delivered.add(e.partition_key)
         bought = isinstance(event, Customer.OrderPlaced)
         if isinstance(event, Opportunity.ContractSigned):
             bought = e.stream_id not in contracts[e.partition_key]
@@ -133,6 +137,8 @@ def standing_at(events: list[Recorded]) -> dict[UUID, dict[str, str]]:
         one["identification"] = (
             names.get(one["path"], "order") if customer in identified else "to_be_identified"
         )
+        if customer in identified & delivered:
+            one["identification"] = "user"
     return found
 
 

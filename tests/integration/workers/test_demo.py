@@ -185,5 +185,6 @@ def test_what_it_is_to_show(installation: Installation) -> None:
     kinds = {event.kind for event in events}
     assert {"churned", "won-back", "relationship-started", "terminated", "archived"} <= kinds
     assert {"demand-described", "stock-reported", "demand-alerted"} <= kinds
+    assert {"delivered", "team-changed"} <= kinds
     assert {"retention-planned", "retention-spent", "attendance-recorded"} <= kinds
     assert {"rejected", "cancelled", "completed", "payment-overdue", "suspended"} <= kinds

@@ -30,6 +30,7 @@ from domain.errors import (
     SignedBeforeOpening,
 )
 from domain.exchange_rate import ExchangeRate, exchange_rate_id
+from domain.member import member_id
 from domain.opportunity import Opportunity
 from domain.pipeline import DEFAULT_PIPELINE_ID, DEFAULT_STAGES, Pipeline
 from domain.values import (
@@ -369,6 +370,8 @@ def test_a_customer_through_its_life(crm: MemoryCRM, customer_id: UUID) -> None:
     crm.save(crm.change_profile(customer_id, name="Acme Ltd", attributes={"size": 5}))
     crm.save(crm.add_contact(customer_id, contact_id=uuid4(), name="Li Wei"))
     crm.save(crm.place_order(customer_id, order_id="o-1", amount=eur("1")))
+    crm.save(crm.record_delivery(customer_id, delivery_id="d-1", order_id="o-1"))
+    assert not crm.record_delivery(customer_id, delivery_id="d-1", order_id="o-1").pending_events
     crm.save(crm.record_payment(customer_id, kind="overdue", amount=eur("1"), reference="i-1"))
     crm.save(crm.record_payment(customer_id, kind="settled", amount=eur("1"), reference="i-1"))
     crm.save(crm.raise_churn_signal(customer_id, kind="complaint", severity=Severity.LOW))
@@ -376,13 +379,31 @@ def test_a_customer_through_its_life(crm: MemoryCRM, customer_id: UUID) -> None:
     crm.save(crm.churn(customer_id, cause=ChurnCause.SERVICE))
     customer = crm.win_back(customer_id)
     crm.save(customer)
-    assert (customer.version, customer.level) == (10, Level.NEW)
+    assert (customer.version, customer.level) == (11, Level.NEW)
     crm.save(crm.describe_demand(customer_id, cycle_days=30, stock_alert_below=Decimal(10)))
     crm.save(crm.report_stock(customer_id, level=Decimal(9)))
     crm.save(crm.plan_retention(customer_id, worth_keeping=True, limit=eur("9")))
     crm.save(crm.book_retention_cost(customer_id, amount=eur("9"), reference="r-1"))
     customer = crm.book_retention_cost(customer_id, amount=eur("9"), reference="r-1")
-    assert (customer.version, customer.pending_events) == (14, [])
+    assert (customer.version, customer.pending_events) == (15, [])
+
+
+def test_an_owner_moves_from_team_to_team(crm: MemoryCRM) -> None:
+    id_ = member_id("ann")
+    crm.save(crm.assign_team(id_, owner="ann", team="north"))
+    crm.now = TODAY + timedelta(days=5)
+    again = crm.assign_team(id_, owner="ann", team="north")
+    assert (again.version, again.pending_events) == (1, [])
+    crm.save(crm.assign_team(id_, owner="ann"))
+    told = TODAY + timedelta(days=2)
+    member = crm.assign_team(id_, owner="ann", team="south", occurred_at=told)
+    crm.save(member)
+    found = [member.team_at(TODAY + timedelta(days=days)) for days in (0, 1, 2, 4, 5)]
+    assert found == ["north", "north", "south", "south", None]
+    with pytest.raises(BeforeFirst):
+        crm.assign_team(id_, owner="ann", team="x", occurred_at=TODAY - timedelta(days=1))
+    with pytest.raises(InTheFuture):
+        crm.assign_team(id_, owner="ann", team="x", occurred_at=TODAY + timedelta(days=9))
 
 
 class TestRules:

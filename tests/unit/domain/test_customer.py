@@ -13,6 +13,7 @@ from domain.errors import (
     AlreadyLost,
     ContactDiffers,
     CurrencyDiffers,
+    DeliveryDiffers,
     InvalidAttributes,
     InvalidChannel,
     InvalidText,
@@ -94,6 +95,10 @@ def ordering(
     return lambda customer: customer.place_order(
         order_id=order_id, amount=eur(value), cost=cost, at=at
     )
+
+
+def delivering(delivery_id: str = "d-1", order_id: str | None = "o-1", at: Any = NOW) -> Command:
+    return lambda customer: customer.deliver(delivery_id=delivery_id, order_id=order_id, at=at)
 
 
 def paying(kind: PaymentKind, value: str = "10", reference: str = "i-1") -> Command:
@@ -312,6 +317,30 @@ class TestFacts:
         given(*buyer).when(ordering(cost=eur("1"))).refused(OrderDiffers)
         yen = Money.of("1", "JPY")
         given(*prospect).when(ordering(cost=yen)).refused(CurrencyDiffers)
+
+    def test_a_delivery_counts_once(self, prospect: Stream, buyer: Stream) -> None:
+        delivered = fact(Customer.Delivered, delivery_id="d-1", order_id="o-1")
+        customer = given(*buyer).when(delivering()).then(delivered)
+        assert customer.deliveries == {"d-1": "o-1"}
+        given(*buyer, delivered).when(delivering(at=EARLY)).then()
+        given(*buyer, delivered).when(delivering(order_id="o-2")).refused(DeliveryDiffers)
+        given(*buyer, delivered).when(delivering(order_id=None)).refused(DeliveryDiffers)
+        given(*buyer, delivered).when(delivering("d-2")).then(fact(Customer.Delivered))
+        given(*buyer).when(delivering(" ")).refused(InvalidText)
+        given(*buyer).when(delivering(order_id="x" * 201)).refused(InvalidText)
+
+    def test_a_delivery_may_be_told_before_its_order(self, prospect: Stream) -> None:
+        customer = (
+            given(*prospect)
+            .when(delivering(order_id=" "))
+            .then(fact(Customer.Delivered, delivery_id="d-1", order_id=None))
+        )
+        assert customer.type is CustomerType.PROSPECT
+        told = fact(Customer.Delivered, delivery_id="d-1", order_id=None)
+        given(*prospect, told).when(delivering(order_id=None)).then()
+        given(*prospect).when(delivering(order_id="unknown")).then(
+            fact(Customer.Delivered, order_id="unknown")
+        )
 
     @pytest.mark.parametrize(
         ("kind", "event_class"),

@@ -59,6 +59,7 @@ class _Customer:
     relations: bool = False
     lost_at: datetime | None = None
     orders: int = 0
+    deliveries: int = 0
     deals: list[_Deal] = field(default_factory=list)
 
 
@@ -144,8 +145,8 @@ class _Teller:
     def _act(self, customer: _Customer) -> None:
         act: Callable[[_Customer], None] = self.random.choices(
             [self._respond, self._order, self._level, self._churn, self._win_back, self._profile,
-             self._open, self._deal],
-            [22, 8, 8, 3, 3, 2, 8, 46],
+             self._open, self._deal, self._deliver],
+            [22, 8, 8, 3, 3, 2, 8, 46, 3],
         )[0]  # fmt: skip
         act(customer)
 
@@ -170,6 +171,17 @@ class _Teller:
             amount=self._money(self.random.choice(CURRENCIES)),
         )
         self._relate(customer, at)
+
+    def _deliver(self, customer: _Customer) -> None:
+        """Also where nothing was ordered: that may be told later."""
+        customer.deliveries += 1
+        self.story.tell(
+            customer.id,
+            Customer.Delivered,
+            self._at(customer.created),
+            delivery_id=str(customer.deliveries),
+            order_id=None,
+        )
 
     @staticmethod
     def _relate(customer: _Customer, at: datetime) -> None:

@@ -73,6 +73,7 @@ class Stand:
         default_factory=lambda: {"type": "prospect", "path": "prospect", "level": "none"}
     )
     identified: bool = False
+    delivered: bool = False
     purchases: int = 0
     lead: int | None = None
     """Position of the response that made a responder of it."""
@@ -148,7 +149,7 @@ class Refold:
         moves = isinstance(
             e,
             (Customer.Created, Customer.CampaignResponded, Customer.OrderPlaced, Customer.Churned,
-             Customer.LevelChanged, Customer.WonBack, Opportunity.Created,
+             Customer.LevelChanged, Customer.WonBack, Customer.Delivered, Opportunity.Created,
              Opportunity.ContractSigned),
         )  # fmt: skip
         identifies = isinstance(e, Customer.ProfileChanged) and e.identified is not None
@@ -166,6 +167,8 @@ class Refold:
                 self._touch(event, customer, e.campaign_id)
             case Customer.OrderPlaced():
                 self._bought(one)
+            case Customer.Delivered():
+                one.delivered = True
             case Customer.Churned():
                 now |= {"type": "lost", "level": "none"}
             case Customer.WonBack():
@@ -192,6 +195,8 @@ class Refold:
             now["identification"] = {
                 "prospect": "prospect", "opportunity": "sales_opportunity",
             }.get(now["path"], "order")  # fmt: skip
+            if one.delivered:
+                now["identification"] = "user"
         if one.history and one.history[-1][0] == event.occurred_at:
             one.history.pop()
         one.history.append((event.occurred_at, dict(now)))
