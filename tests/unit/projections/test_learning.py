@@ -190,7 +190,7 @@ def test_what_is_taken_out_or_grows_old_counts_as_if_it_had_never_or_always_been
 
 
 def test_an_amount_changed_at_once_makes_no_second_stay() -> None:
-    stays = (20, "only", 4, "won"), (20, "only", 10, "lost")
+    stays = (20, "only", 0, "won"), (20, "only", 10, "lost")
     repriced = past(*stays, (40, "only", 0, "repriced"))
     plain = past(*stays)
     found, expected = (
