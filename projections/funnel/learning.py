@@ -45,6 +45,9 @@ THIN: Final = 10
 defined ones: as many deals left on these days, and so many days before them as it takes for THIN
 deals to leave by definition, for each that should have."""
 
+NEVER: Final = 1e-6
+"""A deal older than DAYS that leaves its stage with less than this chance a day stays for ever."""
+
 Floats: TypeAlias = NDArray[np.float64]
 
 
@@ -177,9 +180,10 @@ class Learned:
         """The chance to be won at all: stage, age (up to DAYS)."""
         h = self._hazards
         states, cells = h.won.shape
-        stay = np.maximum(1 - h.stays[:, -1], 1e-300)
-        into = h.moves[:, -1, :] / stay[:, None]
-        won = h.won[:, -1] / stay
+        leaves = 1 - h.stays[:, -1]
+        leaves[leaves < NEVER] = np.inf
+        into = h.moves[:, -1, :] / leaves[:, None]
+        won = h.won[:, -1] / leaves
         chains = [(won, into)]
         for cell in range(cells - 2, -1, -1):
             stays = h.stays[:, cell]

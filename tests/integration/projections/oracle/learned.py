@@ -22,6 +22,8 @@ PRIOR, HALF_LIFE_DAYS = 10.0, 90.0
 SHAPE = 4
 THIN = 10.0
 NOTHING = 1e-9
+NEVER = 1e-6
+"""Who leaves with less than this chance a day beyond LAST stays for ever."""
 DAYS_A_MONTH = 30.4375
 DAY = timedelta(days=1)
 WON, LOST = "won", "lost"
@@ -324,7 +326,7 @@ class Learned:
         for day in range(age, LAST + 1):
             stay = self.stays[place][day]
             if day == LAST:  # and all days after it
-                there = there / (1 - stay) if stay < 1 else 0.0
+                there = there / (1 - stay) if 1 - stay >= NEVER else 0.0
             won += there * self.won[place][day]
             moves = [
                 sum_ + there * move
