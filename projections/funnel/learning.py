@@ -19,6 +19,7 @@ so that a deal older than any is not taken for a new one.
 
 Of a suspended deal nothing is defined: w deals of which half are resumed, after a month on
 average. One that is resumed goes on as if it had just entered its stage.
+A change of amount that is back-dated into a suspension begins another one.
 
 From these hazards follow the chance of a deal to be won within so many days, by its stage and its
 days there: a step is taken for each day, over all stages and ages at once.
