@@ -27,8 +27,8 @@ test: setup kafka  ## the layers and the whole suite
 faults: setup kafka  ## every fault there is, for half an hour; SEED=n repeats a run, REPORT=file keeps it
 	@FAULTS_SEED=$(SEED) FAULTS_REPORT=$(REPORT) $(BIN)/pytest -m faults tests/faults $(ARGS)
 
-oracle: setup  ## every answer against a slow refold of random histories; SEED=n, HISTORIES=10000
-	@ORACLE_SEED=$(SEED) ORACLE_HISTORIES=$(HISTORIES) $(BIN)/pytest -m oracle tests/integration $(ARGS)
+oracle: setup  ## every answer against a slow refold of random histories; SEED=n, HISTORIES=10000, REPORT=file
+	@ORACLE_SEED=$(SEED) ORACLE_HISTORIES=$(HISTORIES) ORACLE_REPORT=$(REPORT) $(BIN)/pytest -m oracle tests/integration $(ARGS)
 
 check: setup  ## format, ruff, mypy, the layers, the fast tests
 	@$(BIN)/ruff format $(SOURCES)

@@ -207,32 +207,43 @@ def _attribution(
 
 
 def in_one_currency(by_currency: Mapping[str, Credits], into: Conversion) -> Credits:
-    """The credits in all currencies that have a rate, together. They sum to the converted revenue,
-    rounded once, to the minor unit."""
+    """The credits in all currencies that have a rate, together, to the minor unit.
+
+    Revenue and what is unattributed are converted and rounded as sums, so that they are the same
+    under every model; the campaigns share the difference, of equal remainders the lower id first.
+    """
     own = dict(by_currency.get(into.currency, {}))
     exact = {campaign: Fraction(credit) for campaign, credit in own.items()}
     rates = 0
     for currency, credits in by_currency.items():
-        factor = into.factor(currency)
-        if currency == into.currency or factor is None:
+        if currency == into.currency or into.factor(currency) is None:
             continue
         rates += 1
         for campaign, credit in credits.items():
-            exact[campaign] = exact.get(campaign, Fraction(0)) + Fraction(credit) * Fraction(factor)
+            exact[campaign] = exact.get(campaign, Fraction(0)) + into.exact(credit, currency)
     if not rates:
         return own
     decimals = minor_units(into.currency)
-    total = Decimal(round(sum(exact.values()) * 10**decimals)).scaleb(-decimals)
-    parts = split_decimal(total, list(exact.values()), decimals)
-    return dict(zip(exact, parts, strict=True))
+    alone = exact.pop(None, Fraction(0))
+    unattributed = _units(alone, decimals)
+    rest = _units(alone + sum(exact.values()), decimals) - unattributed
+    campaigns = sorted(campaign for campaign in exact if campaign is not None)
+    parts = split_decimal(rest, [exact[campaign] for campaign in campaigns], decimals)
+    return {None: unattributed, **dict(zip(campaigns, parts, strict=True))}
+
+
+def _units(value: Fraction, decimals: int) -> Decimal:
+    """To so many decimals, halves to the even one."""
+    return Decimal(round(value * 10**decimals)).scaleb(-decimals)
 
 
 def _cost(profile: Profile, into: Conversion) -> Decimal | None:
     """In the currency asked; None where it is in another that has no rate."""
-    factor = into.factor(profile.currency)
-    if factor is None or profile.currency == into.currency:
-        return None if factor is None else profile.cost
-    return round(profile.cost * factor, minor_units(into.currency))
+    if into.factor(profile.currency) is None:
+        return None
+    if profile.currency == into.currency:
+        return profile.cost
+    return _units(into.exact(profile.cost, profile.currency), minor_units(into.currency))
 
 
 def _campaigns(

@@ -66,7 +66,9 @@ def counts(
                     CASE WHEN begun = entered THEN 0 ELSE (begun - entered) / 1440 + 1 END AS first,
                     exp(greatest((entered - %(until)s) * %(rate)s::float8, -600)) AS as_entered,
                     exp(greatest((stopped - %(until)s) * %(rate)s::float8, -600)) AS as_stopped
-                FROM part OFFSET 0)
+                FROM part
+                -- the part that follows one of no time counts for it
+                WHERE how IS DISTINCT FROM 'repriced' OR stopped > begun OFFSET 0)
             SELECT stage, suspended, how, to_stage, least(first, last + 1, {DAYS}) AS first,
                 least(last, {DAYS}) AS last, count(*) AS parts,
                 sum((as_entered * {_ONE})::bigint) AS as_entered,

@@ -133,6 +133,9 @@ class Tally(Cells):
 
     def _add(self, rows: NDArray[np.intp], until: Minutes, sign: float) -> None:
         past, size = self._history, len(self.stages)
+        # The part that follows a repriced one of no time counts for it.
+        empty = (past.ended[rows] == _REPRICED) & (past.end[rows] == past.begin[rows])
+        rows = rows[~(empty & (past.end[rows] < until))]
         begin, suspended = past.begin[rows].astype(np.int64), past.suspended[rows]
         entered = np.where(suspended, begin, past.entered[rows])
         happened = past.end[rows] < until

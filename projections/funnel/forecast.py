@@ -225,7 +225,7 @@ def _expect(
     amounts, factors = [], []
     for place, one in enumerate(deals):
         factor = converted.factor(one.currency) or Decimal(0)
-        amounts.append(one.amount * factor)
+        amounts.append(converted.amount(one.amount, one.currency))
         factors.append(float(factor))
         model = learned.get(one.pipeline_id)
         stage = model.fit.model.stage(one.stage) if model and model.fit.sample.used else None
@@ -363,7 +363,7 @@ def _intervals(found: Spread, unit: str) -> list[Interval]:
 def _closed(won: Sequence[WonDeals], converted: Conversion, since: date, until: date) -> Decimal:
     found = sum(
         (
-            one.amount * (converted.factor(one.currency) or 0)
+            converted.amount(one.amount, one.currency)
             for one in won
             if since <= one.signed_on < until
         ),

@@ -19,6 +19,7 @@ so that a deal older than any is not taken for a new one.
 
 Of a suspended deal nothing is defined: w deals of which half are resumed, after a month on
 average. One that is resumed goes on as if it had just entered its stage.
+A change of amount that is back-dated into a suspension begins another one.
 
 From these hazards follow the chance of a deal to be won within so many days, by its stage and its
 days there: a step is taken for each day, over all stages and ages at once.
@@ -44,6 +45,9 @@ THIN: Final = 10
 """From the first day on that fewer stays lasted, or from DAYS on, hazards are a multiple of the
 defined ones: as many deals left on these days, and so many days before them as it takes for THIN
 deals to leave by definition, for each that should have."""
+
+NEVER: Final = 1e-6
+"""A deal older than DAYS that leaves its stage with less than this chance a day stays for ever."""
 
 Floats: TypeAlias = NDArray[np.float64]
 
@@ -177,9 +181,10 @@ class Learned:
         """The chance to be won at all: stage, age (up to DAYS)."""
         h = self._hazards
         states, cells = h.won.shape
-        stay = np.maximum(1 - h.stays[:, -1], 1e-300)
-        into = h.moves[:, -1, :] / stay[:, None]
-        won = h.won[:, -1] / stay
+        leaves = 1 - h.stays[:, -1]
+        leaves[leaves < NEVER] = np.inf
+        into = h.moves[:, -1, :] / leaves[:, None]
+        won = h.won[:, -1] / leaves
         chains = [(won, into)]
         for cell in range(cells - 2, -1, -1):
             stays = h.stays[:, cell]

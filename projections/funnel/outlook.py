@@ -114,10 +114,7 @@ def funnel(
     others = [group for group in groups if converted.factor(group.currency) is None]
     own = [group for group in groups if converted.factor(group.currency) is not None]
     rates = converted.used(group.currency for group in own)
-    own = [
-        replace(group, amount=group.amount * (converted.factor(group.currency) or 0))
-        for group in own
-    ]
+    own = [replace(group, amount=converted.amount(group.amount, group.currency)) for group in own]
     stages = [*stages, *sorted({group.stage for group in own} - set(stages))]
     found = []
     for stage in stages:

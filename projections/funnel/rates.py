@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
+from fractions import Fraction
 from typing import Any, ClassVar
 from uuid import UUID
 from zoneinfo import ZoneInfo
@@ -90,6 +91,23 @@ class Conversion:
         if rate is None:
             return None
         return rate.rate if rate.from_currency == currency else 1 / rate.rate
+
+    def exact(self, amount: Decimal, currency: str) -> Fraction:
+        """The amount in the target, of a currency that has a rate: with no digit lost, also where
+        it is divided by the rate."""
+        if currency == self.currency:
+            return Fraction(amount)
+        rate = self.rates[currency]
+        if rate.from_currency == currency:
+            return Fraction(amount) * Fraction(rate.rate)
+        return Fraction(amount) / Fraction(rate.rate)
+
+    def amount(self, amount: Decimal, currency: str) -> Decimal:
+        """The same to 28 digits."""
+        if currency == self.currency:
+            return amount
+        rate = self.rates[currency]
+        return amount * rate.rate if rate.from_currency == currency else amount / rate.rate
 
     def used(self, currencies: Iterable[str]) -> list[Rate]:
         """The rates by which sums in these currencies were converted, in order of currency."""

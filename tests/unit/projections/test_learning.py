@@ -187,3 +187,21 @@ def test_what_is_taken_out_or_grows_old_counts_as_if_it_had_never_or_always_been
     aged.age(77 * DAY)
     assert aged.counts().exposed == pytest.approx(later.counts().exposed)
     assert aged.counts().won == pytest.approx(later.counts().won)
+
+
+def test_an_amount_changed_at_once_makes_no_second_stay() -> None:
+    stays = (20, "only", 0, "won"), (20, "only", 10, "lost")
+    repriced = past(*stays, (40, "only", 0, "repriced"))
+    plain = past(*stays)
+    found, expected = (
+        learned(history, ONE, Decimal(10)).ever()[0] for history in (repriced, plain)
+    )
+    assert found == pytest.approx(expected)
+
+
+def test_a_deal_of_an_age_at_which_nobody_leaves_is_not_won() -> None:
+    """The hazard beyond is so small that 1 less it is 1."""
+    found = learned(past((20, "only", 4, "won"), (20, "only", 400, None)), ONE).ever()[0]
+    assert found[400] == pytest.approx(0, abs=1e-6)
+    assert found[DAYS] == pytest.approx(0, abs=1e-6)
+    assert found[0] == pytest.approx(0.5)

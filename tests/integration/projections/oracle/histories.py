@@ -5,16 +5,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 from random import Random
 from typing import Any
 from uuid import UUID
 
 from domain.customer import Customer
+from domain.exchange_rate import ExchangeRate, exchange_rate_id
 from domain.opportunity import Opportunity
 from domain.pipeline import Pipeline
-from domain.values import ChurnCause, Level, Money, Stage
+from domain.values import ChurnCause, Level, Money, RepeatType, Stage
 from tests.integration.projections.story import PIPELINE, START, Story, named
 
 CURRENCIES = ("CNY", "CNY", "CNY", "EUR", "JPY")
@@ -35,6 +36,12 @@ TENDER_REVISED = (
     Stage("offered", Decimal("0.45"), Decimal("2.25")),
     Stage("awarded", Decimal("0.9"), Decimal("0")),
 )
+QUOTES = {
+    ("EUR", "CNY"): ("7.2", "7.5", "8", "7.8123"),
+    ("CNY", "EUR"): ("0.128", "0.125", "0.1333"),
+    ("CNY", "JPY"): ("20", "21.5", "19.875"),
+}
+"""Rates between currencies; there is none between EUR and JPY."""
 RENEWAL = (Stage("due", Decimal("0.7"), Decimal("1")),)
 PIPELINES = (PIPELINE, named("tender"), named("renewal"))
 
@@ -92,7 +99,9 @@ class _Teller:
                 self._register()
             elif self.customers:
                 self._act(self.random.choice(self.customers))
-            if len(self.story.events) == length // 2:
+            if self.random.random() < 30 / length:
+                self._quote()
+            if len(self.story.events) >= length // 2:
                 self._revise()
         return self.story
 
@@ -105,10 +114,16 @@ class _Teller:
             self.revisions[pipeline] = [[stage.name for stage in stages]]
         self.revisions[PIPELINE] = [["prospect", "bid", "negotiation", "contract"]]
         for number in range(6):
-            self.campaigns.append(self.story.campaign(f"campaign {number}"))
-            self.story.cost(
-                self.campaigns[-1], Money(Decimal(self.random.randint(0, 500)), "CNY"), START
-            )
+            currency = "EUR" if number == 5 else "CNY"
+            budget = Money(Decimal(1000), currency)
+            self.campaigns.append(self.story.campaign(f"campaign {number}", budget=budget))
+            cost = Money(Decimal(self.random.randint(0, 500)), currency)
+            self.story.cost(self.campaigns[-1], cost, START)
+        for pair in QUOTES:
+            self.story.tell(
+                exchange_rate_id(*pair), ExchangeRate.Created, START, from_currency=pair[0],
+                to_currency=pair[1], originator_topic=ExchangeRate.TOPIC,
+            )  # fmt: skip
 
     def _revise(self) -> None:
         """Once, in the middle: those who are under way keep the revision they run under."""
@@ -119,6 +134,16 @@ class _Teller:
             tender, Pipeline.Revised, self.now, revision=2, stages=TENDER_REVISED, approvals=()
         )
         self.revisions[tender].append([stage.name for stage in TENDER_REVISED])
+
+    def _quote(self) -> None:
+        """A day's rate, which may be one of long ago, or one that is there already."""
+        pair = self.random.choice(list(QUOTES))
+        at = self._at(START)
+        self.story.tell(
+            exchange_rate_id(*pair), ExchangeRate.RateRecorded, at, from_currency=pair[0],
+            to_currency=pair[1], rate=Decimal(self.random.choice(QUOTES[pair])),
+            on=at.date() - timedelta(days=self.random.choice([0, 0, 1, 40])),
+        )  # fmt: skip
 
     def _at(self, first: datetime) -> datetime:
         """Now, or some time back, not before `first`; often the very instant of `first`, or so
@@ -145,8 +170,8 @@ class _Teller:
     def _act(self, customer: _Customer) -> None:
         act: Callable[[_Customer], None] = self.random.choices(
             [self._respond, self._order, self._level, self._churn, self._win_back, self._profile,
-             self._open, self._deal, self._deliver],
-            [22, 8, 8, 3, 3, 2, 8, 46, 3],
+             self._need, self._open, self._deal, self._deliver],
+            [22, 8, 8, 3, 3, 2, 1, 8, 46, 3],
         )[0]  # fmt: skip
         act(customer)
 
@@ -163,12 +188,14 @@ class _Teller:
     def _order(self, customer: _Customer) -> None:
         at = self._at(customer.created)
         customer.orders += 1
+        amount = self._money(self.random.choice(CURRENCIES))
         self.story.tell(
             customer.id,
             Customer.OrderPlaced,
             at,
             order_id=str(customer.orders),
-            amount=self._money(self.random.choice(CURRENCIES)),
+            amount=amount,
+            cost=self._cost(amount),
         )
         self._relate(customer, at)
 
@@ -181,6 +208,23 @@ class _Teller:
             self._at(customer.created),
             delivery_id=str(customer.deliveries),
             order_id=None,
+        )
+
+    def _cost(self, amount: Money) -> Money | None:
+        if self.random.random() < 0.4:
+            return None
+        units = round(amount.value * self.random.randint(10, 130))
+        cost = Decimal(units) / 100
+        return Money(cost // 1 if amount.currency == "JPY" else cost, amount.currency)
+
+    def _need(self, customer: _Customer) -> None:
+        self.story.tell(
+            customer.id,
+            Customer.DemandDescribed,
+            self._at(customer.created),
+            repeat_type=self.random.choice([None, *RepeatType, RepeatType.PROJECT]),
+            cycle_days=None,
+            stock_alert_below=None,
         )
 
     @staticmethod
@@ -234,6 +278,7 @@ class _Teller:
             stage=stage,
             owner=self.random.choice([None, "ann", "bob"]),
             campaign_id=self.random.choice([None, None, *self.campaigns]),
+            expected_close=self._close(at),
         )
         customer.deals.append(_Deal(id_, pipeline, stages, len(revisions), stage, at, at, currency))
 
@@ -246,8 +291,8 @@ class _Teller:
             return
         act: Callable[[_Customer, _Deal], None] = self.random.choices(
             [self._move, self._sign, self._lose, self._amount, self._transfer, self._suspend,
-             self._estimate, self._terminate],
-            [36, 22, 9, 10, 5, 9, 4, 3],
+             self._estimate, self._terminate, self._expect],
+            [36, 22, 9, 10, 5, 9, 4, 3, 10],
         )[0]  # fmt: skip
         act(customer, deal)
 
@@ -281,7 +326,15 @@ class _Teller:
     def _sign(self, customer: _Customer, deal: _Deal) -> None:
         at = self._at(deal.opened)
         amount = self._money(deal.currency)
-        self.story.sign(deal.id, amount, at)
+        back = self.random.choice([0, 0, 0, 1, 20])
+        self.story.of_deal(
+            deal.id,
+            Opportunity.ContractSigned,
+            at,
+            amount=amount,
+            signed_on=max(at.date() - timedelta(days=back), deal.opened.date()),
+            cost=self._cost(amount),
+        )
         deal.status = "won"
         self._relate(customer, at)
 
@@ -294,8 +347,17 @@ class _Teller:
         deal.status = "terminated"
 
     def _amount(self, _: _Customer, deal: _Deal) -> None:
+        if deal.status != "open":
+            return
         amount = self._money(deal.currency)
         self._tell(deal, Opportunity.AmountChanged, previous=amount, amount=amount)
+
+    def _close(self, at: datetime) -> date | None:
+        return self.random.choice([None, at.date() + timedelta(self.random.randint(0, 200))])
+
+    def _expect(self, _: _Customer, deal: _Deal) -> None:
+        close = self._close(self.now)
+        self._tell(deal, Opportunity.ExpectedCloseChanged, previous=None, expected_close=close)
 
     def _transfer(self, _: _Customer, deal: _Deal) -> None:
         owner = self.random.choice(["ann", "bob", "eve"])

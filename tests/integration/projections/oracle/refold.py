@@ -17,11 +17,13 @@ from fractions import Fraction
 from typing import Any
 from uuid import UUID
 
+from domain.campaign import Campaign
 from domain.customer import Customer
 from domain.opportunity import Opportunity
 from domain.pipeline import Pipeline
 from domain.values import Stage, minor_units
 from infra.eventstore.feed import Recorded
+from tests.integration.projections.oracle.rates import Converter
 
 LOOK_BACK = timedelta(days=90)
 HALF_LIFE = timedelta(days=7)
@@ -79,6 +81,8 @@ class Stand:
     """Position of the response that made a responder of it."""
     history: list[tuple[datetime, dict[str, str]]] = field(default_factory=list)
     """What it was from an instant on, the last event of the instant having happened."""
+    steps: list[tuple[datetime, dict[str, str], str | None]] = field(default_factory=list)
+    """The same event by event, with the cause of a loss."""
 
 
 def visible(events: Sequence[Recorded], as_of: datetime, known_at: int | None) -> list[Recorded]:
@@ -96,10 +100,17 @@ class Refold:
         self.customers: dict[UUID, Stand] = {}
         self.touches: dict[UUID, list[Touch]] = defaultdict(list)
         self.wins: list[Win] = []
+        self.costs: dict[UUID, tuple[Decimal, str]] = {}
+        """What each campaign cost so far, in the currency of its budget."""
         self._won: set[UUID] = set()
         for event in events:
             self._standing(event)
             self._deal(event)
+            if isinstance(event.event, Campaign.Created):
+                self.costs[event.stream_id] = Decimal(0), event.event.budget.currency
+            elif isinstance(event.event, Campaign.CostBooked) and event.stream_id in self.costs:
+                cost, currency = self.costs[event.stream_id]
+                self.costs[event.stream_id] = cost + event.event.amount.value, currency
 
     # Deals (E): one outcome each; what comes after it in time changes nothing any more.
 
@@ -197,6 +208,8 @@ class Refold:
             }.get(now["path"], "order")  # fmt: skip
             if one.delivered:
                 now["identification"] = "user"
+        cause = e.cause.value if isinstance(e, Customer.Churned) else None
+        one.steps.append((event.occurred_at, dict(now), cause))
         if one.history and one.history[-1][0] == event.occurred_at:
             one.history.pop()
         one.history.append((event.occurred_at, dict(now)))
@@ -228,22 +241,30 @@ class Refold:
 
     # Funnel and forecast (A)
 
-    def open_deals(self, pipeline: UUID, currency: str) -> list[Deal]:
+    def of(self, pipeline: UUID | None, *statuses: str) -> list[Deal]:
+        """Deals of the pipeline, or of all, in these statuses."""
         return [
             deal
             for deal in self.deals.values()
-            if (deal.pipeline, deal.currency, deal.status) == (pipeline, currency, "open")
+            if deal.status in statuses and pipeline in (None, deal.pipeline)
         ]
 
-    def closed(self, pipeline: UUID, currency: str, start: date, end: date) -> Decimal:
-        """What was signed in [start, end)."""
-        found = Decimal(0)
-        for deal in self.deals.values():
-            if (deal.pipeline, deal.currency, deal.status) == (pipeline, currency, "won"):
-                assert deal.signed_on is not None
-                assert deal.won_amount is not None
-                found += deal.won_amount if start <= deal.signed_on < end else 0
-        return found
+    def open_deals(self, pipeline: UUID | None, into: Converter) -> list[Deal]:
+        """Those in the currency, or one that is converted into it."""
+        opened = self.of(pipeline, "open")
+        return [deal for deal in opened if into.factor(deal.currency) is not None]
+
+    def won_deals(
+        self, pipeline: UUID | None, into: Converter, start: date, end: date
+    ) -> list[Deal]:
+        """Those signed in [start, end)."""
+        return [
+            deal
+            for deal in self.of(pipeline, "won")
+            if into.factor(deal.currency) is not None
+            and deal.signed_on is not None
+            and start <= deal.signed_on < end
+        ]
 
     # Attribution (D)
 
@@ -274,6 +295,31 @@ class Refold:
             for touch, share in zip(path, split(win.amount, currency, weights), strict=True):
                 earned[touch.campaign] += share
         return dict(earned), unattributed
+
+    def converted(
+        self, model: str, into: Converter, start: date, end: date
+    ) -> tuple[dict[UUID, Decimal], Decimal]:
+        """The same of all currencies that there is a rate of: revenue and what is unattributed are
+        converted and rounded as sums, and the campaigns share what is left; of equal remainders
+        that of the lower id comes first."""
+        exact: dict[UUID, Fraction] = defaultdict(Fraction)
+        alone = Fraction(0)
+        for currency in sorted({win.currency for win in self.wins}):
+            factor = into.factor(currency)
+            if factor is None:
+                continue
+            earned, unattributed = self.credits(model, currency, start, end)
+            alone += Fraction(unattributed) * factor
+            for campaign, credit in earned.items():
+                exact[campaign] += Fraction(credit) * factor
+        target = into.currency
+        rest = rounded(alone + sum(exact.values()), target) - rounded(alone, target)
+        campaigns = sorted(exact)
+        weights = [exact[campaign] for campaign in campaigns]
+        if not sum(weights):
+            return dict.fromkeys(campaigns, Decimal(0)), rounded(alone, target)
+        shares = split(rest, target, weights)
+        return dict(zip(campaigns, shares, strict=True)), rounded(alone, target)
 
 
 def weighed(
@@ -372,7 +418,7 @@ class Outlook:
         return left + sum(Fraction(stage.duration_months) for stage in later)
 
     def funnel(
-        self, deals: Iterable[Deal], currency: str
+        self, deals: Iterable[Deal], into: Converter
     ) -> dict[str, tuple[int, Decimal, Decimal]]:
         """By stage: open deals, their amount, the same weighted by the chance to win."""
         counts: Counter[str] = Counter()
@@ -380,43 +426,75 @@ class Outlook:
         weighted: dict[str, Fraction] = defaultdict(Fraction)
         for deal in deals:
             counts[deal.stage] += 1
-            amounts[deal.stage] += Fraction(deal.amount)
-            weighted[deal.stage] += Fraction(deal.amount) * self.chance(deal)
+            amount = Fraction(deal.amount) * (into.factor(deal.currency) or 0)
+            amounts[deal.stage] += amount
+            weighted[deal.stage] += amount * self.chance(deal)
         return {
             stage: (
                 count,
-                rounded(amounts[stage], currency),
-                rounded(weighted[stage], currency),
+                rounded(amounts[stage], into.currency),
+                rounded(weighted[stage], into.currency),
             )
             for stage, count in counts.items()
         }
 
+    def sums(self, deals: Sequence[Deal], into: Converter) -> tuple[int, Decimal, Decimal]:
+        """The same over all stages, rounded once."""
+        amounts = [Fraction(deal.amount) * (into.factor(deal.currency) or 0) for deal in deals]
+        weighted = sum(
+            (amount * self.chance(deal) for amount, deal in zip(amounts, deals, strict=True)),
+            Fraction(0),
+        )
+        whole = rounded(sum(amounts, Fraction(0)), into.currency)
+        return len(deals), whole, rounded(weighted, into.currency)
+
     def forecast(
-        self, deals: Iterable[Deal], timing: str, by: str, as_of: datetime, months: int
+        self,
+        deals: Iterable[Deal],
+        into: Converter,
+        timing: str,
+        by: str,
+        as_of: datetime,
+        months: int,
     ) -> Expected:
-        """Deals are independent: one of amount a and chance p gives a·p and a²·p·(1 − p)."""
         found = Expected(months)
         for deal in deals:
-            amount, chance = Fraction(deal.amount), self.chance(deal)
-            left = self.months(deal, timing, as_of)
-            month = relative_month(left) if by == "relative" else calendar_month(left, as_of.date())
-            place = min(month, months + 1) - 1
-            found.mean[place] += amount * chance
-            found.variance[place] += amount * amount * chance * (1 - chance)
-            if chance >= Fraction(4, 5):
-                found.commit[place] += amount * chance
-            elif chance >= Fraction(1, 2):
-                found.best_case[place] += amount * chance
+            amount = Fraction(deal.amount) * (into.factor(deal.currency) or 0)
+            found.add(amount, self.by_definition(deal, timing, by, as_of, months))
         return found
+
+    def by_definition(
+        self, deal: Deal, timing: str, by: str, as_of: datetime, months: int
+    ) -> list[Fraction]:
+        """The chances to be won in each month; what falls later comes last."""
+        left = self.months(deal, timing, as_of)
+        month = relative_month(left) if by == "relative" else calendar_month(left, as_of.date())
+        chances = [Fraction(0)] * (months + 1)
+        chances[min(month, months + 1) - 1] = self.chance(deal)
+        return chances
 
 
 class Expected:
-    """By month, 1, 2, …; what falls later in the place after them."""
+    """By month, 1, 2, …; what falls later in the place after them. `spread`: the variance over the
+    months."""
 
     def __init__(self, months: int) -> None:
         self.mean, self.variance, self.commit, self.best_case = (
             [Fraction(0)] * (months + 1) for _ in range(4)
         )
+        self.spread = Fraction(0)
+
+    def add(self, amount: Fraction, chances: Sequence[Fraction]) -> None:
+        """Deals are independent: one of amount a and chance p gives a·p and a²·p·(1 − p)."""
+        ever, within = sum(chances), sum(chances[:-1])
+        self.spread += amount * amount * within * (1 - within)
+        for place, chance in enumerate(chances):
+            self.mean[place] += amount * chance
+            self.variance[place] += amount * amount * chance * (1 - chance)
+            if ever >= Fraction(4, 5):
+                self.commit[place] += amount * chance
+            elif ever >= Fraction(1, 2):
+                self.best_case[place] += amount * chance
 
 
 def relative_month(left: Fraction) -> int:
