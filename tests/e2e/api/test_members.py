@@ -81,7 +81,7 @@ def test_the_forecast_by_team_as_it_was_and_as_it_was_known(sales: Client) -> No
     ]
     assert members(as_of=at("2025-01-01")) == []
     assert [one["owner"] for one in members(team="south", sort="-owner")] == ["bob", "ann"]
-    pages = [one["owner"] for one in sales.pages(PATH, limit=1)]
+    pages = [one["owner"] for page in sales.pages(PATH, limit=1) for one in page["items"]]
     assert pages == ["ann", "bob"]
 
 
