@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -13,6 +13,8 @@ from matplotlib.path import Path
 from api.plots.paper import COLOURS, GRID, INK, QUIET, WIDTH, nothing, rows
 
 _ABSENT = "absent"
+WIDE: Final = 5
+"""Up to so many columns each block has its name; above, the first and the last of a row."""
 
 
 def distribution(figure: Figure, content: Mapping[str, Any]) -> None:
@@ -49,7 +51,8 @@ def flows(figure: Figure, content: Mapping[str, Any]) -> None:
     axes.set_title(title)
     axes.set_axis_off()
     total = max(sum(column["heights"].values()) for column in columns)
-    gap = total * 0.03
+    gap = total * 0.04  # a name's height, so that those of small blocks stand apart
+    narrow = len(columns) > WIDE
     shown = [value for value in columns[0]["values"] if value != _ABSENT]
     colour = {value: COLOURS[i % len(COLOURS)] for i, value in enumerate(shown)}
     colour[_ABSENT] = QUIET
@@ -67,8 +70,11 @@ def flows(figure: Figure, content: Mapping[str, Any]) -> None:
                 low = floors[number][value]
                 axes.add_patch(Rectangle((number - 0.02, low), 0.04, height,
                                          color=colour[value], linewidth=0))  # fmt: skip
-                _name(axes, number, len(columns), low + height / 2, f"{value}  {height:,}")
-        axes.text(number, -gap, column["date"], ha="center", va="top", fontsize=9, color=INK)
+                told = number in (0, len(columns) - 1) or not columns[number - 1]["heights"][value]
+                text = f"{value}  {height:,}" if told or not narrow else f"{height:,}"
+                _name(axes, number, len(columns), low + height / 2, text)
+        axes.text(number, -gap, column["date"], ha="center", va="top", color=INK,
+                  fontsize=7 if narrow else 9)  # fmt: skip
     axes.set_xlim(-0.45, len(columns) - 0.55)
     axes.set_ylim(-gap * 3, total + gap * len(columns[0]["values"]))
 

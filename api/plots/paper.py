@@ -14,6 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.font_manager import fontManager
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 INK: Final = "#1f2933"
@@ -27,6 +28,8 @@ COLOURS: Final = (
 
 WIDTH: Final = 9.6
 LONGEST: Final = 40
+BESIDE: Final = 8
+"""Other currencies that are named below a picture."""
 _DPI = 150
 _FONTS = (
     "Noto Sans CJK SC", "Source Han Sans SC", "WenQuanYi Zen Hei", "WenQuanYi Micro Hei",
@@ -70,7 +73,8 @@ def rendered(draw: Any, content: Mapping[str, Any], *, png: bool) -> bytes:
     """
     with rc_context(style()), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
-        figure = Figure(figsize=(WIDTH, 5.4), layout="constrained")
+        layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12)
+        figure = Figure(figsize=(WIDTH, 5.4), layout=layout)
         draw(figure, content)
         figure.supxlabel(_caption(content), fontsize=7.5, color=QUIET, x=0.01, ha="left")
         out = io.BytesIO()
@@ -90,7 +94,13 @@ def _caption(content: Mapping[str, Any]) -> str:
         parts += [f"definition {name} {id_}" for name, id_ in definition.items()]
     if content.get("parked"):
         parts.append(f"{content['parked']} parked keys are not in it")
-    return " · ".join(parts)
+    caption = " · ".join(parts)
+    beside = content.get("other_currencies")
+    if not beside:
+        return caption
+    left_out = [f"{short(amount(o['amount']))} {o['amount']['currency']}" for o in beside[:BESIDE]]
+    more = ", …" if len(beside) > BESIDE else ""
+    return f"not in it, in other currencies: {', '.join(left_out)}{more}\n{caption}"
 
 
 def amount(money: Mapping[str, str] | None) -> float:

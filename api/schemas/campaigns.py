@@ -4,7 +4,17 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
-from api.schemas.fields import Amount, CommandBody, Count, Day, External, Label, Model, Name
+from api.schemas.fields import (
+    Amount,
+    Channel,
+    CommandBody,
+    Count,
+    Day,
+    External,
+    Label,
+    Model,
+    Name,
+)
 from domain.values import CampaignPlan
 
 
@@ -28,7 +38,7 @@ class PlanCampaign(CommandBody):
     """A campaign from its first to its last day, with its budget and its aims."""
 
     name: Name
-    channel: Label
+    channel: Channel
     region: Label | None = None
     starts_on: Day
     ends_on: Day

@@ -8,6 +8,7 @@ from api.schemas.fields import (
     Amount,
     AttributeName,
     Attributes,
+    Channel,
     Clearable,
     CommandBody,
     External,
@@ -74,7 +75,7 @@ class RecordResponse(CommandBody):
     """The customer answered a campaign: a touch."""
 
     campaign_id: Id
-    channel: Label
+    channel: Channel
     kind: Label
 
 

@@ -18,7 +18,7 @@ from pydantic_core import PydanticCustomError
 
 from domain.errors import DomainError
 from domain.exchange_rate import RATE_LIMIT
-from domain.values import COUNT_LIMIT, QUANTITY_LIMIT, ExternalId, Money
+from domain.values import CHANNELS, COUNT_LIMIT, QUANTITY_LIMIT, ExternalId, Money
 
 SAFE_INTEGER = 2**53 - 1
 EARLIEST = datetime(1900, 1, 1, tzinfo=UTC)
@@ -29,6 +29,13 @@ _NO_NUL = r"^[^\x00]*$"
 
 Name = Annotated[str, Field(min_length=1, max_length=200, pattern=_VISIBLE)]
 Label = Annotated[str, Field(min_length=1, max_length=100, pattern=_VISIBLE)]
+Channel = Annotated[
+    Label,
+    Field(
+        description="One of the examples, or another in a lower-case word: trade-fair.",
+        examples=list(CHANNELS),
+    ),
+]
 Clearable = Annotated[str, Field(max_length=100, pattern=_NO_NUL)]
 Prose = Annotated[str, Field(min_length=1, max_length=4000, pattern=_VISIBLE)]
 

@@ -69,6 +69,7 @@ def by_touch(client: Client, deal: str, model: str) -> list[str]:
 
 
 def test_u_with_four_touches(admin: Client) -> None:
+    """R77: 400/100/100/400."""
     by, of = running(admin), buyer(admin)
     deal = opened(admin, of, 50)
     for days in (40, 30, 20, 10):
@@ -79,7 +80,8 @@ def test_u_with_four_touches(admin: Client) -> None:
 
 @pytest.mark.parametrize("last", [False, True], ids=["w-with-five", "full-path-with-six"])
 def test_anchors_at_one_three_and_four(admin: Client, last: bool) -> None:
-    """Two deals are opened from a campaign before the customer responds to anything."""
+    """R77: W 300/50/300/300/50, full path 225/50/225/225/50/225. Two deals are opened from a
+    campaign before the customer responds to anything."""
     by, of = running(admin), buyer(admin)
     opened(admin, of, 60, by)
     opened(admin, of, 50, by)
@@ -103,6 +105,7 @@ def test_anchors_at_one_three_and_four(admin: Client, last: bool) -> None:
 
 
 def test_time_decay_at_14_7_and_0_days(admin: Client) -> None:
+    """R77: 1/7, 2/7, 4/7."""
     by, of = running(admin), buyer(admin)
     deal = opened(admin, of, 50)
     for days in (14, 7, 0):
@@ -113,6 +116,7 @@ def test_time_decay_at_14_7_and_0_days(admin: Client) -> None:
 
 @pytest.mark.parametrize("model", RULES)
 def test_one_touch_gets_all(admin: Client, model: str) -> None:
+    """R77: by every rule."""
     of = buyer(admin)
     deal = opened(admin, of, 50, running(admin))
     sign(admin, deal)
@@ -194,6 +198,7 @@ def credits(answer: dict[str, Any], names: dict[str, str]) -> dict[str, str]:
 def test_credits_of_campaigns(
     paths: tuple[Client, dict[str, str]], model: str, expected: dict[str, str]
 ) -> None:
+    """R77: markov 2.4 and 1.6, shapley 1.1667 and 2.8333 of 4."""
     client, names = paths
     answer = client.read("/v1/attribution", model=model)
     assert credits(answer, names) == expected
@@ -207,6 +212,7 @@ def test_credits_of_campaigns(
 def test_a_data_driven_model_says_what_it_was_fitted_to(
     paths: tuple[Client, dict[str, str]],
 ) -> None:
+    """R77: removal effects 0.75 and 0.5."""
     client, names = paths
     fit = client.read("/v1/attribution", model="markov")["fit"]
     effects = {names[id_]: effect for id_, effect in fit.pop("removal_effects").items()}
@@ -216,6 +222,7 @@ def test_a_data_driven_model_says_what_it_was_fitted_to(
 
 
 def test_all_models_side_by_side(paths: tuple[Client, dict[str, str]]) -> None:
+    """R77: attributed + unattributed = won revenue."""
     client, names = paths
     answer = client.read("/v1/attribution/comparison")
     assert [row["model"] for row in answer["models"]] == MODELS
@@ -371,6 +378,7 @@ def named(client: Client, name: str) -> dict[str, Any]:
 
 
 def test_plan_against_actual_each_difference(season: tuple[Client, Product]) -> None:
+    """R37: plan against actual."""
     client, _ = season
     row = named(client, "crane day")
     assert row["plan"] == {
@@ -389,6 +397,7 @@ def test_plan_against_actual_each_difference(season: tuple[Client, Product]) -> 
 
 
 def test_the_annual_plan(season: tuple[Client, Product]) -> None:
+    """R36: budget and cost by year."""
     client, _ = season
     years = client.read("/v1/campaigns/performance")["annual_plan"]
     assert sum(year["campaigns"] for year in years) == 3
@@ -396,6 +405,7 @@ def test_the_annual_plan(season: tuple[Client, Product]) -> None:
 
 
 def test_the_effect_by_period_and_the_best(season: tuple[Client, Product]) -> None:
+    """R38: deals and contracts for each, and the best by return."""
     client, _ = season
     (year,) = client.read("/v1/campaigns/effect", period="year", model="linear")["periods"]
     assert (year["campaigns"], year["deals"], year["contracts"]) == (3, 3, 3)
@@ -412,6 +422,7 @@ def test_the_effect_by_period_and_the_best(season: tuple[Client, Product]) -> No
 def test_rankings_can_be_recomputed_from_bi(
     season: tuple[Client, Product], by: str, column: str
 ) -> None:
+    """R38: by SQL."""
     client, product = season
     ranking = client.read("/v1/campaigns/ranking", by=by, model="linear")["ranking"]
     connection = connect(product.database_url, search_path=["bi"])
@@ -435,6 +446,7 @@ def test_rankings_can_be_recomputed_from_bi(
 
 
 def test_a_place_and_a_time_are_chosen_for_a_product(season: tuple[Client, Product]) -> None:
+    """R39: by rank."""
     client, _ = season
     places = client.read("/v1/campaigns/ranking", by="region", product="winch")["ranking"]
     assert [(row["value"], row["campaigns"]) for row in places] == [("south", 2)]
@@ -445,6 +457,7 @@ def test_a_place_and_a_time_are_chosen_for_a_product(season: tuple[Client, Produ
 
 
 def test_customers_are_invited_by_level_and_volume(season: tuple[Client, Product]) -> None:
+    """R39: whom to invite."""
     client, _ = season
     answer = client.read("/v1/campaigns/invitations", level="new", min_volume="50")
     volumes = [row["volume"]["value"] for row in answer["invitations"]]
@@ -456,6 +469,7 @@ def test_customers_are_invited_by_level_and_volume(season: tuple[Client, Product
 
 
 def test_what_a_campaign_did_to_those_it_reached(season: tuple[Client, Product]) -> None:
+    """R39: coverage, cost, output over input, week by week."""
     client, _ = season
     id_ = named(client, "crane day")["campaign_id"]
     answer = client.read(f"/v1/campaigns/{id_}/effect", model="linear")

@@ -93,6 +93,7 @@ def test_a_stock_that_there_is_not(admin: Client, path: str, level: Any) -> None
 
 
 def test_what_is_spent_stays_within_the_limit(admin: Client, path: str, product: Product) -> None:
+    """R66: above it 409."""
     costs = f"{path}/retention-costs"
     first = {"amount": amount("60.00"), "reference": "RE 1"}
     assert problem(admin.command(costs, first)) == (409, "retention-not-planned")

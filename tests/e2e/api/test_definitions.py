@@ -10,6 +10,7 @@ from tests.e2e.api.running import Client, Product
 
 
 def test_those_built_in(product: Product, admin: Client) -> None:
+    """R68: a strategy for each of the six levels."""
     found = admin.get("/v1/definitions").json()
     assert {part["id"] for part in found.values()} == {"1"}
     assert found["attribution"]["w"] == ["30", "30", "30", "10"]

@@ -220,6 +220,7 @@ def test_sums_are_converted_by_the_rates_on_record(admin: Client) -> None:
 
 
 def test_a_deal_is_overdue_until_it_is_visited(admin: Client) -> None:
+    """R43: calls do not count."""
     pipeline = admin.done(
         "/v1/pipelines",
         {
@@ -254,3 +255,64 @@ def test_a_deal_is_overdue_until_it_is_visited(admin: Client) -> None:
     assert one["days_overdue"] == "0.5"
     assert overdue(as_of=ago(1)) == []
     assert len(overdue(as_of=ago(5))) == 1
+
+
+def test_visits_are_due_once_twice_and_three_times_a_week(admin: Client) -> None:
+    """R43: ten days without a visit are 3, 6.5 and 7 2/3 days too long."""
+    stages = [
+        {
+            "name": f"stage {visits}",
+            "chance_to_next": "0.5",
+            "duration_months": "1",
+            "visits_per_week": visits,
+        }
+        for visits in (1, 2, 3)
+    ]
+    name = f"paced {uuid.uuid4().hex}"
+    pipeline = admin.done(
+        "/v1/pipelines", {"name": name, "stages": stages, "occurred_at": ago(30)}
+    )["id"]
+    owner = customer(admin, occurred_at=ago(30))
+    for stage in stages:
+        deal(
+            admin, customer_id=owner, pipeline_id=pipeline, stage=stage["name"], occurred_at=ago(10)
+        )
+
+    def overdue(at: float) -> list[tuple[int, str]]:
+        asked = {"pipeline_id": pipeline, "as_of": ago(at)}
+        items = admin.read("/v1/opportunities/overdue", **asked)["items"]
+        return [(item["visits_per_week"], item["days_overdue"]) for item in items]
+
+    assert overdue(0) == [(3, "7.666667"), (2, "6.5"), (1, "3")]
+    assert overdue(4) == [(3, "3.666667"), (2, "2.5")]
+    assert overdue(7.6) == [(3, "0.066667")]
+    assert overdue(8) == []
+
+
+def test_the_time_spent_in_a_stage_counts_where_it_is_known(admin: Client) -> None:
+    """R42: `aged` leaves max(duration - age, 0) of the stage; the other two ignore the age."""
+    stages = [
+        {"name": "prospect", "chance_to_next": "0.5", "duration_months": "2"},
+        {"name": "bid", "chance_to_next": "0.8", "duration_months": "1"},
+        {"name": "negotiation", "chance_to_next": "0.9", "duration_months": "1"},
+        {"name": "contract", "chance_to_next": "1", "duration_months": "0"},
+    ]
+    name = f"aged {uuid.uuid4().hex}"
+    pipeline = admin.done(
+        "/v1/pipelines", {"name": name, "stages": stages, "occurred_at": ago(200)}
+    )["id"]
+    owner = customer(admin, occurred_at=ago(200))
+    # 40 days: less than 1 of 2 months left, and 2 more: month 3. 100 days: none left: month 2.
+    for days in (40, 100):
+        opened = {"pipeline_id": pipeline, "occurred_at": ago(days)}
+        deal(admin, customer_id=owner, amount=amount("500000.00"), **opened)
+    expected = {
+        "aged": ["0.00", "180000.00", "180000.00", "0.00"],
+        "half_elapsed": ["0.00", "0.00", "360000.00", "0.00"],
+        "full_duration": ["0.00", "0.00", "0.00", "360000.00"],
+    }
+    for timing, months in expected.items():
+        answer = admin.read(
+            "/v1/forecast", pipeline_id=pipeline, timing=timing, months=4, as_of=ago(0)
+        )
+        assert [month["expected"]["value"] for month in answer["months"]] == months

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.api.making import amount, customer, deal
+from tests.e2e.api.making import amount, campaign, customer, deal
 from tests.e2e.api.recorded import problem
 from tests.e2e.api.running import Client, Product
 
@@ -117,6 +117,7 @@ def test_cohorts_have_who_bought_who_stayed_and_the_revenue(
 
 
 def test_losses_tell_who_when_and_why(story: tuple[Client, dict[str, str]]) -> None:
+    """R66: and from which level."""
     client, made = story
     (loss,) = client.read("/v1/lifecycle/losses")["items"]
     assert loss.pop("event") > 0
@@ -167,6 +168,7 @@ def test_time_in_a_value_counts_who_is_still_there(story: tuple[Client, dict[str
 
 
 def test_a_user_begins_with_the_first_delivery(start_product: Callable[..., Product]) -> None:
+    """R29: also where the delivery was told late."""
     with start_product().client() as client:
         made = {
             name: customer(client, name=name, occurred_at=at("2025-01-01"))
@@ -207,3 +209,128 @@ def test_a_user_begins_with_the_first_delivery(start_product: Callable[..., Prod
         assert answer["status"] == 200
         assert counts(as_of=at("2025-01-31"), min_position=answer["position"])["user"] == 1
         assert counts(as_of=at("2025-01-31"), known_at=answer["position"] - 1) == january
+
+
+@pytest.mark.parametrize("classification", ["type", "path", "identification", "level"])
+def test_the_distribution_sums_to_the_customers_at_every_date(
+    story: tuple[Client, dict[str, str]], classification: str
+) -> None:
+    """R28, R29, R64, R65: every customer has one value, from its registration on."""
+    for day, customers in (
+        ("2025-01-04", 0), ("2025-01-05", 1), ("2025-01-20", 2), ("2025-02-01", 2),
+        ("2025-02-10", 3), ("2025-03-01", 4), ("2025-04-01", 4), ("2025-05-01", 4),
+    ):  # fmt: skip
+        asked = {"classification": classification, "as_of": at(day)}
+        answer = story[0].read("/v1/lifecycle", **asked)
+        counts = [row["customers"] for row in answer["distribution"]]
+        assert sum(counts) == answer["customers"] == customers
+
+
+@pytest.mark.parametrize(
+    ("classification", "moves"),
+    [
+        ("type", {("prospect", "relationship"): 3, ("relationship", "lost"): 1}),
+        (
+            "path",
+            {("prospect", "order"): 3, ("order", "repeat"): 2},
+        ),
+        ("identification", {("prospect", "order"): 3}),
+        ("level", {("none", "new"): 3, ("new", "stable"): 1, ("stable", "none"): 1}),
+    ],
+)
+def test_the_rows_of_the_matrix_sum_to_the_departures(
+    story: tuple[Client, dict[str, str]], classification: str, moves: dict[tuple[str, str], int]
+) -> None:
+    """R28, R64, R65: and a loss out of `stable` is singled out, whatever is asked for."""
+    answer = story[0].read("/v1/lifecycle/transitions", classification=classification)
+    found = {(row["from"], row["to"]): row["moves"] for row in answer["transitions"]}
+    assert found == moves
+    for row in answer["departures"]:
+        out = sum(count for (source, _), count in moves.items() if source == row["value"])
+        assert row["departures"] == out
+    assert answer["stable_to_lost"] == 1
+
+
+def test_time_in_a_value_begins_with_the_event_that_opened_it(
+    story: tuple[Client, dict[str, str]],
+) -> None:
+    """R64: the first one included: 5, 5 and 10 days from the registration to the first order."""
+
+    def rows(classification: str) -> dict[str, tuple[int, int, str | None]]:
+        answer = story[0].read("/v1/lifecycle/durations", classification=classification)
+        return {
+            row["value"]: (row["closed"], row["open"], row["mean_days"])
+            for row in answer["durations"]
+        }
+
+    assert rows("type")["prospect"] == (3, 1, "6.666667")
+    levels = rows("level")
+    assert levels["new"] == (1, 2, "7")  # 25 January to 1 February
+    assert levels["stable"] == (1, 0, "59")  # to 1 April
+
+
+def test_the_way_of_one_customer(admin: Client) -> None:
+    """R28, R29, R65: each value in its turn; paths never go back, a deal is one order, and who is
+    won back begins anew."""
+    fair = campaign(admin, occurred_at=at("2018-01-01"))
+    who = customer(admin, identified=False, occurred_at=at("2018-01-01"))
+    path = f"/v1/customers/{who}"
+
+    def told(what: str, day: str, **body: Any) -> None:
+        admin.done(f"{path}/{what}", {**body, "occurred_at": at(day)})
+
+    told("profile", "2018-01-05", identified=True)
+    told("responses", "2018-01-07", campaign_id=fair, channel="visit", kind="met")
+    first = deal(admin, customer_id=who, occurred_at=at("2018-01-10"))
+    signed = {"amount": amount("70.00"), "signed_on": "2018-01-20"}
+    for _ in range(2):
+        admin.done(
+            f"/v1/opportunities/{first}/contract", {**signed, "occurred_at": at("2018-01-20")}
+        )
+    told("orders", "2018-01-30", order_id="1", amount=amount())
+    deal(admin, customer_id=who, occurred_at=at("2018-02-10"))
+    told("churn", "2018-02-20", cause="price")
+    told("win-back", "2018-03-01")
+    names = ("type", "path", "identification", "level")
+    for day, values in (
+        ("2018-01-01", ("prospect", "prospect", "to_be_identified", "none")),
+        ("2018-01-05", ("prospect", "prospect", "prospect", "none")),
+        ("2018-01-07", ("responder", "prospect", "prospect", "none")),
+        ("2018-01-10", ("responder", "opportunity", "sales_opportunity", "none")),
+        ("2018-01-20", ("relationship", "order", "order", "new")),
+        ("2018-01-29", ("relationship", "order", "order", "new")),
+        ("2018-01-30", ("relationship", "repeat", "order", "new")),
+        ("2018-02-10", ("relationship", "repeat", "order", "new")),
+        ("2018-02-20", ("lost", "repeat", "order", "none")),
+        ("2018-03-01", ("relationship", "repeat", "order", "new")),
+    ):
+        seen = admin.read(path, as_of=at(day))["lifecycle"]
+        assert (day, tuple(seen[name]["value"] for name in names)) == (day, values)
+
+
+def test_losses_by_cause(admin: Client) -> None:
+    """R66: by every reason that somebody can tell; a silence is found, not told."""
+    causes = ["product", "service", "price", "competitor", "closure", "relationship", "other"]
+    for cause in [*causes, "price"]:
+        who = customer(admin, occurred_at=at("2017-01-01"))
+        body = {"order_id": "1", "amount": amount(), "occurred_at": at("2017-01-02")}
+        admin.done(f"/v1/customers/{who}/orders", body)
+        admin.done(f"/v1/customers/{who}/churn", {"cause": cause, "occurred_at": at("2017-02-01")})
+    answer = admin.read(
+        "/v1/lifecycle/causes", **{"from": at("2017-01-15"), "to": at("2017-03-01")}
+    )
+    assert answer["losses"] == 8
+    assert {row["cause"]: row["losses"] for row in answer["causes"]} == {
+        **dict.fromkeys(causes, 1), "price": 2,
+    }  # fmt: skip
+    assert answer["causes"][0]["cause"] == "price"
+    for wrong in ("silence", "weather"):
+        assert admin.command(f"/v1/customers/{who}/churn", {"cause": wrong}).status_code == 422
+
+
+def test_each_level_has_a_strategy(admin: Client) -> None:
+    """R68: six levels, six texts."""
+    rows = admin.read("/v1/lifecycle/strategies")["strategies"]
+    levels = ["new", "growing", "stable", "declining", "problem", "no-value"]
+    assert [row["level"] for row in rows] == levels
+    assert len({row["strategy"] for row in rows}) == 6

@@ -36,6 +36,7 @@ def describe(client: Client, who: str, day: str, **demand: Any) -> None:
 
 
 def test_a_need_is_due_on_the_day_and_not_before(client: Client) -> None:
+    """R69: last purchase + cycle, and stock below its level."""
     cycle, stock, project, lost = (customer(client, occurred_at=at("2024-01-01")) for _ in range(4))
     for who in (cycle, stock, project, lost):
         order(client, who, "2024-02-01")
@@ -67,6 +68,7 @@ def test_a_need_is_due_on_the_day_and_not_before(client: Client) -> None:
 
 
 def test_what_keeping_costs_stands_against_what_is_at_stake(client: Client) -> None:
+    """R66: the limit is refused to be passed."""
     big, small, failing = (customer(client, occurred_at=at("2024-01-01")) for _ in range(3))
     order(client, big, "2024-06-01", "5000.00")
     order(client, big, "2024-07-01", "1000.00")
@@ -106,6 +108,7 @@ def test_what_keeping_costs_stands_against_what_is_at_stake(client: Client) -> N
 
 
 def test_sales_that_grow_without_profit_are_flagged(client: Client) -> None:
+    """R10: sales +20%, profit +0%."""
     who = customer(client, occurred_at=at("2022-01-01"))
     order(client, who, "2022-01-10", "1000.00", cost=amount("600.00"))
     order(client, who, "2022-02-10", "1200.00", cost=amount("800.00"))
@@ -133,6 +136,7 @@ def test_sales_that_grow_without_profit_are_flagged(client: Client) -> None:
 
 
 def test_marketing_and_sales_are_told_by_what_they_move(client: Client) -> None:
+    """R30: median days and order rate beside revenue."""
     fair = campaign(
         client, occurred_at=at("2021-01-01"), starts_on="2021-01-01", ends_on="2021-02-01"
     )

@@ -13,6 +13,7 @@ from domain.definitions import LevelDefinition
 from domain.errors import DomainError
 from domain.policies.demand import Demand
 from domain.policies.levels import Levels
+from domain.policies.passive_loss import PassiveLoss
 from infra.eventstore.feed import StoreFeed
 from infra.eventstore.policy_memory import PolicyMemory
 from infra.postgres import Pool, connect
@@ -80,6 +81,7 @@ def ordered(client: Client, id_: str, on: datetime, value: str, cost: str | None
 
 
 def test_a_customer_goes_through_all_six_levels(own: Product) -> None:
+    """R64: each by its rule, with the evidence."""
     begin = datetime.now(UTC).replace(microsecond=0) - timedelta(days=100)
     with own.client() as client:
         acme = customer(client, occurred_at=begin.isoformat())
@@ -111,11 +113,57 @@ def test_a_customer_goes_through_all_six_levels(own: Product) -> None:
             as_of = (begin + timedelta(days=on, hours=1)).isoformat()
             seen = client.read(f"/v1/customers/{acme}", as_of=as_of)
             assert seen["lifecycle"]["level"]["value"] == level
+        why = client.read(
+            f"/v1/customers/{acme}/lifecycle",
+            as_of=(begin + timedelta(days=35, hours=1)).isoformat(),
+        )["standing"]["level"]
+        assert (why["value"], why["rule"]) == ("declining", LEVELS.id)
+        assert why["evidence"].items() >= {"revenue": "0.00", "revenue_before": "300.00"}.items()
+        assert client.read("/v1/lifecycle/causes")["declines"] == [
+            {"level": level, "rule": LEVELS.id, "moves": 1}
+            for level in ("declining", "no-value", "problem")
+        ]
     run(own, LEVELS)
     assert len(recorded(own, "crm.customer.level-changed")) == len(moves)
 
 
+def test_who_buys_nothing_for_so_long_is_lost_passively(own: Product) -> None:
+    """R65: by the policy, on the day; a customer that somebody gave up is lost actively."""
+    begin = datetime.now(UTC).replace(microsecond=0) - timedelta(days=100)
+    with own.client() as client:
+        silent, told, buying = (customer(client, occurred_at=begin.isoformat()) for _ in range(3))
+        for who in (silent, told, buying):
+            ordered(client, who, begin, "100.00")
+        ordered(client, buying, begin + timedelta(days=80), "100.00")
+        left = {"cause": "competitor", "occurred_at": (begin + timedelta(days=10)).isoformat()}
+        client.done(f"/v1/customers/{told}/churn", left)
+        policy = PassiveLoss(30)
+        run(own, policy)
+        client.position = recorded(own, "crm.customer.churned")[-1][2]
+
+        def lost(**asked: str) -> list[tuple[str, str, int, str | None]]:
+            rows = client.read("/v1/lifecycle/losses", **asked)["items"]
+            at = [datetime.fromisoformat(row["lost_at"]) for row in rows]
+            return [
+                (row["customer_id"], row["cause"], (day - begin).days, row["rule"])
+                for row, day in zip(rows, at, strict=True)
+            ]
+
+        assert lost(active="true") == [(told, "competitor", 10, None)]
+        by_silence = lost(active="false")
+        assert (silent, "silence", 30, policy.id) in by_silence
+        before = client.read(
+            f"/v1/customers/{silent}", as_of=(begin + timedelta(days=29)).isoformat()
+        )
+        assert before["lifecycle"]["type"]["value"] == "relationship"
+        assert client.read(f"/v1/customers/{silent}")["lifecycle"]["type"]["value"] == "lost"
+        assert client.read(f"/v1/customers/{told}")["lifecycle"]["type"]["cause"] == "competitor"
+        standing = client.read(f"/v1/customers/{buying}")["lifecycle"]["type"]["value"]
+        assert standing == "relationship"
+
+
 def test_demand_is_alerted_on_the_day_and_once(own: Product) -> None:
+    """R69: by cycle and by stock; R76: never for one-off business."""
     with own.client() as client:
         acme, one_off = customer(client), customer(client)
         described = {"repeat_type": "periodic", "cycle_days": 30, "stock_alert_below": "10"}

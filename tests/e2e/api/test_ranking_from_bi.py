@@ -132,6 +132,7 @@ def report(filled: Product) -> Iterator[Callable[[str], list[Any]]]:
 def test_the_ranking_is_the_same(
     filled: Product, report: Callable[[str], list[Any]], by: str
 ) -> None:
+    """R38: by each trait."""
     with filled.client() as client:
         answer = client.read("/v1/campaigns/ranking", by=by, model=MODEL)
     assert [row["rank"] for row in answer["ranking"]] == list(range(1, len(answer["ranking"]) + 1))

@@ -51,6 +51,7 @@ def market(start_product: Callable[..., Product]) -> Iterator[Client]:
 
 
 def test_the_leaves_are_at_95_and_5_per_cent(market: Client) -> None:
+    """R35: a readable rule a leaf."""
     answer = market.read("/v1/segments/tree", **QUESTION, depth=1)
     assert (answer["customers"], answer["reached"], answer["others"]) == (200, 100, 117)
     assert [
@@ -63,6 +64,7 @@ def test_the_leaves_are_at_95_and_5_per_cent(market: Client) -> None:
 
 
 def test_the_segment_is_exported_as_a_target_list(market: Client) -> None:
+    """R35: those of a leaf who were not asked yet."""
     best, _ = market.read("/v1/segments/tree", **QUESTION, depth=1)["leaves"]
     response = market.get(
         "/v1/segments/members",

@@ -70,6 +70,7 @@ def cdnow(start_product: Callable[..., Product]) -> Iterator[tuple[Client, dict[
 
 
 def test_the_model_on_cdnow_is_the_published_one(cdnow: tuple[Client, dict[str, str]]) -> None:
+    """R67: r=0.243, alpha=4.414, a=0.793, b=2.426."""
     answer = cdnow[0].read("/v1/value/model", currency="USD", as_of=ENDS)
     assert (answer["customers"], answer["repeaters"]) == (2357, 946)
     found = {name: round(float(value), 3) for name, value in answer["buying"].items()}
@@ -85,7 +86,7 @@ def test_the_model_on_cdnow_is_the_published_one(cdnow: tuple[Client, dict[str, 
 def test_the_customer_of_the_publication_is_expected_to_buy_as_published(
     cdnow: tuple[Client, dict[str, str]],
 ) -> None:
-    """x = 2, t_x = 30.43, T = 38.86 weeks: E[Y(39)] = 1.226, P(alive) = 0.7266."""
+    """R67: x = 2, t_x = 30.43, T = 38.86 weeks: E[Y(39)] = 1.226, P(alive) = 0.7266."""
     client, ids = cdnow
     answer = client.read(
         f"/v1/customers/{ids['00004']}/value", currency="USD", as_of=ENDS, weeks=39
@@ -110,6 +111,7 @@ def test_the_list_is_in_order_and_goes_on(cdnow: tuple[Client, dict[str, str]]) 
 def test_a_customer_of_one_off_business_has_no_next_purchase(
     cdnow: tuple[Client, dict[str, str]],
 ) -> None:
+    """R76: nor any expected."""
     client, ids = cdnow
     path = f"/v1/customers/{ids['00004']}"
     described = {"repeat_type": "project", "occurred_at": "1997-10-01T12:00:00Z"}
@@ -124,7 +126,7 @@ def test_a_customer_of_one_off_business_has_no_next_purchase(
 
 
 def test_lifetime_value_is_what_the_formula_says(cdnow: tuple[Client, dict[str, str]]) -> None:
-    """One month, no discount: purchases expected in it × mean value × margin."""
+    """R75: one month, no discount: purchases expected in it × mean value × margin."""
     client, ids = cdnow
     path = f"/v1/customers/{ids['00021']}/value"
     asked = {"currency": "USD", "as_of": ENDS, "yearly_discount": "0"}
@@ -151,6 +153,7 @@ def shop(start_product: Callable[..., Product]) -> Iterator[Client]:
 def test_too_little_data_says_so_and_a_steady_buyer_is_above_one_big_old_order(
     shop: Client,
 ) -> None:
+    """R67: with our cost."""
     registered = "2023-01-01T00:00:00Z"
     big, steady = (customer(shop, occurred_at=registered) for _ in range(2))
     orders = [(big, "2024-01-10", "100000.00", "60000.00")]

@@ -34,6 +34,7 @@ def values(answer: dict[str, Any], name: str) -> list[str]:
 
 
 def test_the_chances_to_win_are_products(sales: Client) -> None:
+    """R42: 0.36, 0.72, 0.9."""
     (pipeline,) = sales.read("/v1/pipelines")["items"]
     assert {stage["name"]: stage["chance_to_win"] for stage in pipeline["stages"]} == {
         "prospect": "0.36",
@@ -44,6 +45,7 @@ def test_the_chances_to_win_are_products(sales: Client) -> None:
 
 
 def test_the_funnel_weighs_each_stage_at_180_000(sales: Client) -> None:
+    """R42: what each stage is worth."""
     stages = {stage["stage"]: stage for stage in sales.read("/v1/funnel")["stages"]}
     for name, value in DEALS.items():
         assert stages[name]["deals"] == 1
@@ -53,6 +55,7 @@ def test_the_funnel_weighs_each_stage_at_180_000(sales: Client) -> None:
 
 
 def test_with_half_of_the_stage_left_it_is_180_000_in_months_1_2_and_3(sales: Client) -> None:
+    """R42: with deviations of 60,000, 112,250, 240,000, together 271,662."""
     answer = sales.read("/v1/forecast", timing="half_elapsed", months=4)
     assert values(answer, "expected") == ["180000.00", "180000.00", "180000.00", "0.00"]
     assert values(answer, "sd") == ["60000.00", "112249.72", "240000.00", "0.00"]
@@ -62,6 +65,7 @@ def test_with_half_of_the_stage_left_it_is_180_000_in_months_1_2_and_3(sales: Cl
 
 
 def test_with_the_full_duration_it_is_months_1_2_and_4(sales: Client) -> None:
+    """R42: nothing in month 3."""
     answer = sales.read("/v1/forecast", timing="full_duration", months=4)
     assert values(answer, "expected") == ["180000.00", "180000.00", "0.00", "180000.00"]
     assert answer["total"]["value"] == "540000.00"
@@ -74,6 +78,7 @@ def test_what_falls_later_is_beyond(sales: Client) -> None:
 
 
 def test_a_deal_in_contract_counts_whole_in_month_1(sales: Client) -> None:
+    """R42: chance 1, no duration."""
     (deal,) = sales.read("/v1/opportunities", stage="negotiation")["items"]
     sales.done(f"/v1/opportunities/{deal['id']}/stage", {"stage": "contract"})
     try:

@@ -94,6 +94,7 @@ FLOWS = {
 }
 ATTRIBUTION = {
     "model": "time_decay",
+    "group": "campaign",
     "currency": "CNY",
     "revenue": money(100),
     "unattributed": money(10),
@@ -101,6 +102,7 @@ ATTRIBUTION = {
     **TIMES,
 }
 COMPARISON = {
+    "group": "campaign",
     "currency": "CNY",
     "models": [
         {"model": name, "unattributed": money(10), "campaigns": [campaign(0, 60), campaign(1, 30)]}
@@ -118,7 +120,13 @@ FULL: dict[str, dict[str, Any]] = {
 }
 NOTHING: dict[str, dict[str, Any]] = {
     "/v1/funnel": {**FUNNEL, "stages": []},
-    "/v1/forecast": {**FORECAST, "months": []},
+    "/v1/forecast": {
+        **FORECAST,
+        "months": [
+            {**month, "expected": money(0), "intervals": [interval("0.95", 0, 0)]}
+            for month in FORECAST["months"]
+        ],
+    },
     "/v1/lifecycle": {
         **LIFECYCLE,
         "customers": 0,
@@ -163,6 +171,12 @@ def texts(svg: bytes) -> str:
     return "\n".join("".join(element.itertext()) for element in root.iter() if element.text)
 
 
+def own_texts(svg: bytes) -> list[str]:
+    """Each text of the picture once."""
+    parts = (element.text for element in ElementTree.fromstring(svg).iter())
+    return [" ".join(part.split()) for part in parts if part and part.strip()]
+
+
 @pytest.mark.parametrize("path", sorted(DRAWN))
 def test_every_answer_becomes_a_png_of_some_size(path: str) -> None:
     picture = ask(FULL, f"{path}.png")
@@ -203,6 +217,58 @@ def test_campaigns_without_a_name_go_by_their_id() -> None:
         "campaigns": [{**campaign(0, 60), "name": None}],
     }
     assert "c0" in texts(ask({"/v1/attribution": nameless}, "/v1/attribution.svg").content)
+
+
+def test_what_there_is_no_room_for_is_told() -> None:
+    many = [campaign(number, 1000 - number) for number in range(40)]
+    revenue = money(10 + sum(1000 - number for number in range(40)))
+    credits = {**ATTRIBUTION, "revenue": revenue, "campaigns": many, "group": "size_band"}
+    shown = own_texts(drawn("/v1/attribution", credits, "image/svg+xml"))
+    assert "Won revenue by size band (time decay)" in shown
+    assert "25 others together" in shown
+    assert "24.3k" in shown  # 24,325 = 25 x 973, the mean of 961 to 985
+    models = [{"model": "first", "unattributed": money(10), "campaigns": many}]
+    comparison = {**COMPARISON, "models": models}
+    shown = own_texts(drawn("/v1/attribution/comparison", comparison, "image/svg+xml"))
+    assert "CNY · the first 15 of 40 · unattributed: 10" in shown
+
+
+@pytest.mark.parametrize(("months", "named"), [(3, 3), (24, 24), (25, 13), (60, 20)])
+@pytest.mark.parametrize("by", ["relative", "calendar"])
+def test_months_are_named_as_far_as_there_is_room(by: str, months: int, named: int) -> None:
+    month = {**FORECAST["months"][0], "from": "2031-01-01", "to": "2031-02-01"}
+    forecast = {**FORECAST, "by": by, "months": [month] * months}
+    shown = own_texts(drawn("/v1/forecast", forecast, "image/svg+xml"))
+    assert sum("2031-0" in text for text in shown) == named
+
+
+def test_many_dates_leave_room_for_a_name_at_each_end() -> None:
+    flows = {
+        **FLOWS,
+        "dates": [f"2026-0{number}-01" for number in range(1, 7)],
+        "nodes": [
+            {"step": step, "value": value, "customers": count}
+            for step in range(6)
+            for value, count in (("prospect", 3 if step < 3 else 1), ("lost", 0 if step < 3 else 2))
+        ],
+        "links": [],
+    }
+    shown = own_texts(drawn("/v1/lifecycle/flows", flows, "image/svg+xml"))
+    names = [text for text in shown if text.startswith(("prospect", "lost"))]
+    assert sorted(names) == ["lost 2", "lost 2", "prospect 1", "prospect 3"]
+
+
+@pytest.mark.parametrize("path", ["/v1/funnel", "/v1/attribution"])
+def test_amounts_in_other_currencies_are_told_below(path: str) -> None:
+    beside = [
+        {"deals": 1, "amount": {"value": "1500", "currency": code}} for code in ("EUR", "USD")
+    ]
+    shown = texts(drawn(path, {**FULL[path], "other_currencies": beside}, "image/svg+xml"))
+    assert "not in it, in other currencies: 1.5k EUR, 1.5k USD" in shown
+    many = drawn(path, {**FULL[path], "other_currencies": beside * 5}, "image/svg+xml")
+    (told,) = (text for text in own_texts(many) if "currencies" in text)
+    assert told.count("1.5k") == 8
+    assert told.endswith("1.5k USD, …")
 
 
 def test_the_same_answer_is_the_same_picture() -> None:
