@@ -60,13 +60,13 @@ COLUMNS = tuple(field.name for field in fields(Row))
 SELECT_COLUMNS = ", ".join(COLUMNS)
 
 
-def _counted(column: str, as_bytes: str, length: str) -> str:
+def _counted(as_bytes: str, length: str) -> str:
     return f"coalesce(int4send({length}) || {as_bytes}, '\\xffffffff'::bytea)"
 
 
 def _text(column: str) -> str:
-    utf8 = f"convert_to({column}, 'UTF8')"
-    return _counted(column, utf8, f"octet_length({utf8})")
+    # textsend writes in the session's encoding, which is UTF-8: see infra.postgres.connect.
+    return _counted(f"textsend({column})", f"octet_length(textsend({column}))")
 
 
 LEAF_SQL = " || ".join(
@@ -81,15 +81,16 @@ LEAF_SQL = " || ".join(
         "timestamptz_send(recorded_at)",
         "uuid_send(command_id)",
         "uuid_send(correlation_id)",
-        _counted("causation_id", "uuid_send(causation_id)", "16"),
+        _counted("uuid_send(causation_id)", "16"),
         _text("topic"),
         _text("actor"),
         _text("reason"),
         _text("traceparent"),
-        _counted("state", "state", "octet_length(state)"),
+        _counted("state", "octet_length(state)"),
     ]
 )
-"""The leaf of a row of ``log.events``, as an SQL expression of type bytea."""
+"""The leaf of a row of ``log.events``, as an SQL expression of type bytea, for sessions whose
+``client_encoding`` is UTF8."""
 
 
 def leaf(row: Row) -> bytes:
