@@ -210,6 +210,7 @@ def new_log(settings: Settings, told: Callable[[str], None]) -> int:
         stack.callback(connection.close)
         log_id = begin_new_log(connection)
         connection.commit()
+    CheckpointFolder(settings.checkpoint_dir).retire()
     told(f"the log's checkpoints are named {origin_of(log_id)} from now on")
     return 0
 

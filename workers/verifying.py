@@ -73,6 +73,8 @@ def run_verify(
     Raises ``CannotVerify``, and what keeps the database from being used.
     """
     given = _given(asked)
+    # Read before the log is: what is published by then is in the log by then.
+    latest = CheckpointFolder(settings.checkpoint_dir).latest()
     with ExitStack() as stack:
         progress = stack.enter_context(_progress(console))
         if asked.export is not None:
@@ -80,6 +82,8 @@ def run_verify(
         addresses = stack.enter_context(databases(settings, administering=False))
         streaming, reading = (stack.enter_context(_reader(addresses.log)) for _ in range(2))
         _share_snapshot(streaming, reading)
+        if latest is not None:
+            given[str(settings.checkpoint_dir / "latest")] = _parsed("latest", latest)
         return _database(settings, asked, given, streaming, reading, told, progress)
 
 
@@ -95,14 +99,10 @@ def _database(
     stored = Stored(reading)
     origin, head = origin_of(stored.log_id()), stored.head()
     ring = Keyring(_trusted(settings, asked, origin))
-    known = dict(given)
-    latest = CheckpointFolder(settings.checkpoint_dir).latest()
-    if latest is not None:
-        known[str(settings.checkpoint_dir / "latest")] = _parsed("latest", latest)
     evidence = _Evidence()
     in_table = dict(_stored_notes(stored, evidence))
-    ring.learn([*known.values(), *in_table.values()], _readable(stored.vkeys()))
-    _weigh(evidence, ring, {**known, **in_table}, origin)
+    ring.learn([*given.values(), *in_table.values()], _readable(stored.vkeys()))
+    _weigh(evidence, ring, {**given, **in_table}, origin)
     source = DatabaseSource(streaming)
     verdict = _verified(source, stored, evidence, head, progress)
     snapshots = [str(one) for one in wrong_snapshots(reading)]
@@ -214,9 +214,9 @@ def _trusted(settings: Settings, asked: Asked, origin: str) -> list[VerifyingKey
 
 def _stored_notes(stored: Stored, evidence: _Evidence) -> Iterator[tuple[str, Note]]:
     """The checkpoints in the table. Of very many some are left out; never a handover."""
-    every = list(stored.checkpoints())
-    stride = -(-len(every) // MOST_CHECKPOINTS) or 1
-    for index, one in enumerate(reversed(every)):
+    count = stored.count()
+    stride = -(-count // MOST_CHECKPOINTS) or 1
+    for number, one in enumerate(stored.checkpoints(), 1):
         name = f"the stored one of size {one.size:,} (number {one.number:,})"
         try:
             note = parse(one.note)
@@ -225,7 +225,7 @@ def _stored_notes(stored: Stored, evidence: _Evidence) -> Iterator[tuple[str, No
             continue
         if note.checkpoint.size != one.size:
             evidence.wrong.append(f"{name} says size {note.checkpoint.size:,}")
-        if index % stride == 0 or len(note.signatures) > 1:
+        if (count - number) % stride == 0 or len(note.signatures) > 1:
             yield name, note
 
 

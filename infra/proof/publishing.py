@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
-from infra.proof.notes import MOST_BYTES, parse
+from infra.proof.notes import MOST_BYTES, NotANote, parse
 
 LATEST = "latest"
 
@@ -23,6 +24,21 @@ class CheckpointFolder:
                 return file.read(MOST_BYTES + 1).decode()
         except (FileNotFoundError, NotADirectoryError, UnicodeDecodeError):
             return None
+
+    def retire(self) -> None:
+        """Puts the newest note aside, under its log's name: another log begins here.
+
+        Raises ``OSError``.
+        """
+        note = self.latest()
+        if note is None:
+            return
+        try:
+            origin = parse(note).checkpoint.origin
+        except NotANote:
+            origin = "unreadable"
+        name = re.sub(r"[^A-Za-z0-9.-]", "-", origin)[:100]
+        (self.path / LATEST).replace(self.path / f"{LATEST}-{name}")
 
     def publish(self, note: str) -> None:
         """Writes a note. One of the same size is replaced: a handover of keys signs it once more.

@@ -191,10 +191,14 @@ class Sealer:
         try:
             note = parse(published)
             if note.checkpoint.origin != key.name:
-                return  # of another log, which was here before
+                note.signed_by([SigningKey(note.checkpoint.origin, key.seed).verifying])
+                raise SealRefused(
+                    f"the published checkpoint is of {note.checkpoint.origin}, but the log is"
+                    f" called {key.name}; if that was meant, move the file aside"
+                )
             note.signed_by(_keys_of(stored, key))
         except (NotANote, NotTrusted):
-            return  # not by a sealer, so it binds nobody
+            return  # not by a sealer of this log, so it binds nobody
         _demand_prefix(note, growth, stored)
 
 

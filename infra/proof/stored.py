@@ -70,6 +70,13 @@ class Stored:
                 return
             after = (rows[-1][1], rows[-1][0])
 
+    def count(self) -> int:
+        """How many checkpoints there are."""
+        found: int = self._rows(
+            "SELECT count(*) FROM checkpoint WHERE log_id = (SELECT log_id FROM seal)"
+        )[0][0]
+        return found
+
     def vkeys(self) -> list[str]:
         """The vkeys that signed for the log, the first one first."""
         rows = self._rows(

@@ -162,11 +162,19 @@ def test_a_log_that_lost_events_for_good_goes_on_under_another_name(filled: Fill
     ground.query("UPDATE head SET position = 15")
     refused(ground)
     begin_new_log(ground.owner)
+    ground.published.retire()
     note = ground.seal()
     assert note.checkpoint.size == 15
     assert note.checkpoint.origin != former.checkpoint.origin
     assert ground.verify().faults == []
     assert ground.query("SELECT count(*) FROM checkpoint") == [(2,)]
+
+
+def test_a_log_under_another_name_is_not_signed_unless_that_was_meant(filled: Fill) -> None:
+    ground = filled(20)
+    ground.seal()
+    ground.query("UPDATE seal SET log_id = gen_random_uuid()")
+    assert "move the file aside" in refused(ground)
 
 
 def test_without_its_key_nothing_is_signed(filled: Fill, tmp_path: Path) -> None:

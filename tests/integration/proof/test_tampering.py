@@ -114,13 +114,11 @@ def test_a_missing_event_is_found_when_those_after_it_have_moved_up(sealed: Grou
 def test_an_event_that_was_slipped_in_is_found(sealed: Ground, position: int) -> None:
     unprotected(sealed)
     renumbered(sealed, f"position >= {position}", 1)
+    others = [name for name in COLUMNS if name not in ("position", "stream_id")]
     sealed.query(
-        "INSERT INTO events SELECT (e).* FROM (SELECT e FROM events e WHERE position = 650) x"
-    )
-    sealed.query(
-        "UPDATE events SET position = %s, stream_id = gen_random_uuid() WHERE ctid ="
-        " (SELECT max(ctid) FROM events WHERE position = 650)",
-        [position],
+        f"INSERT INTO events (position, stream_id, {', '.join(others)})"
+        f" SELECT {position}, gen_random_uuid(), {', '.join(others)} FROM events"
+        " WHERE position = 650"
     )
     sealed.query("UPDATE head SET position = position + 1")
     assert only(sealed.verify()) == (Kind.INSERTED, position, position)
