@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,9 @@ JSON = {"Accept": "application/json"}
 
 
 @pytest.fixture(scope="module")
-def auditor(product: Product) -> Client:
-    return product.client(Scope.AUDIT)
+def auditor(product: Product) -> Iterator[Client]:
+    with product.client(Scope.AUDIT) as client:
+        yield client
 
 
 def seal(product: Product, folder: Path) -> str:
