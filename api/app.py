@@ -32,6 +32,7 @@ from api.routes import (
     opportunities,
     performance,
     pipelines,
+    proof,
     segments,
     value,
 )
@@ -40,6 +41,7 @@ from api.tokens import Tokens
 from domain.definitions import BUILT_IN, Definitions
 from infra.commands import Commands
 from infra.postgres import Pool
+from infra.proof.proofs import Proofs
 from infra.settings import Settings
 from infra.vault import Vault
 
@@ -132,6 +134,7 @@ def create_app(
         commands=commands,
         dispatcher=dispatcher(commands, tokens),
         reads=reads,
+        proofs=Proofs(log_pool),
         vault=vault,
         tokens=tokens,
         cursors=Cursors(tokens.derived_key("cursors")),
@@ -142,7 +145,7 @@ def create_app(
     )
     routes = [CommandRoute(command) for command in COMMANDS]
     app.router.routes += routes
-    for resource in (*_READS, bulk, health):
+    for resource in (*_READS, proof, bulk, health):
         app.router.routes.extend(resource.router.routes)
     app.add_middleware(Pictures)
     app.add_middleware(CommandIndex, routes=routes)

@@ -20,6 +20,7 @@ from starlette.routing import Match
 from domain.errors import AlreadyExists, DomainError, Invalid, NeedsApproval, NotFound, Refused
 from infra import commands as write_path
 from infra.eventstore.records import OutcomeUnknown
+from infra.proof.proofs import NoSuchCheckpoint, NotSealed, ProofUnavailable
 from infra.vault import WrongMasterKey
 
 PROBLEM = "urn:crm-ledger:problem:"
@@ -220,6 +221,15 @@ class NotOfThisLog(ApiError):
         )
 
 
+class RangeReversed(ApiError):
+    status = 422
+    type = "range-reversed"
+    title = "The range ends before it begins"
+
+    def __init__(self, first: int, second: int) -> None:
+        super().__init__(f"`from` is {first} and `to` is {second}: a log does not shrink.")
+
+
 class Unavailable(ApiError):
     status = 503
     type = "unavailable"
@@ -271,6 +281,11 @@ RULES: Mapping[type[Exception], Rule] = {
         "wrong-master-key",
         {"Retry-After": "60"},
     ),
+    NotSealed: Rule(404, "The log is not sealed as far as that", "not-sealed"),
+    NoSuchCheckpoint: Rule(404, "No checkpoint was signed at that size", "no-such-checkpoint"),
+    ProofUnavailable: Rule(
+        503, "The log cannot be proven now", "proof-unavailable", {"Retry-After": "60"}
+    ),
 }
 """Looked up along an error's ancestors: the nearest counts."""
 
@@ -290,6 +305,8 @@ def problem_of(error: Exception) -> Problem:
         if rule is not None:
             if isinstance(error, WrongMasterKey):
                 log.error("wrong master key; see crm doctor")
+            elif isinstance(error, ProofUnavailable):
+                log.error("the stored tree is damaged; see crm verify", reason=str(error))
             return _told(error, rule)
     log.error("unexpected error", exc_info=error)
     return INTERNAL

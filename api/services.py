@@ -13,6 +13,7 @@ from api.reads import Reads
 from api.tokens import Tokens
 from domain.definitions import Definitions
 from infra.commands import Commands
+from infra.proof.proofs import Proofs
 from infra.settings import Settings
 from infra.vault import Vault
 
@@ -22,6 +23,7 @@ class Services:
     commands: Commands
     dispatcher: Dispatcher
     reads: Reads
+    proofs: Proofs
     vault: Vault
     tokens: Tokens
     cursors: Cursors

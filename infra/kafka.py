@@ -496,6 +496,34 @@ def _named(code: int) -> str:
     return f"error {code}" if name == "UNKNOWN" else f"{name} (error {code})"
 
 
+def ensure_checkpoints(settings: Settings) -> str:
+    """The topic of checkpoints, made if it is missing: one partition, nothing in it ever expires.
+
+    Gives its name. Raises `KafkaUnavailable`.
+    """
+    name = f"{settings.kafka_topic}.checkpoints"
+    topic = NewTopic(
+        name=name,
+        num_partitions=1,
+        replication_factor=settings.kafka_replication,
+        topic_configs={
+            "cleanup.policy": "delete",
+            "retention.ms": "-1",
+            "retention.bytes": "-1",
+        },
+    )
+    admin = _connected(KafkaAdminClient, **client_options(settings), request_timeout_ms=10_000)
+    try:
+        with speaking():
+            with suppress(TopicAlreadyExistsError):
+                admin.create_topics([topic])
+            admin.wait_for_topics([name])
+    finally:
+        with suppress(KafkaError, OSError, RuntimeError):
+            admin.close()
+    return name
+
+
 def ensure_topic(settings: Settings) -> TopicState:
     """The topic, made if it is missing. Raises `KafkaUnavailable`."""
     with Topic(settings) as topic:

@@ -116,6 +116,17 @@ class WorkerMetrics:
         self._group_offset = self._gauge(
             "kafka_consumergroup_current_offset", "Offset of the group's next record.", _GROUP
         )
+        self._seal_position = self._gauge(
+            "seal_position", "Position of the log up to which events are sealed."
+        )
+        self._seal_lag = self._gauge("seal_lag_events", "Events after the newest checkpoint.")
+        self._seal_refused = self._gauge(
+            "seal_refused",
+            "1 while nothing is signed because it does not fit what was signed before.",
+        )
+        self._seal_unpublished = self._gauge(
+            "seal_unpublished", "1 while the newest checkpoint could not be published everywhere."
+        )
 
     def beat(self, worker: str) -> None:
         """The worker's loop went round."""
@@ -199,6 +210,19 @@ class WorkerMetrics:
         """This process has the partition no longer: what it said of its lag is withdrawn."""
         for gauge in (self._group_lag, self._group_offset):
             gauge.remove(group, topic, str(partition))
+
+    def sealed(self, position: int, lag: int) -> None:
+        """Up to where events are sealed, and how many come after."""
+        self._known(self._seal_position).set(position)
+        self._known(self._seal_lag).set(lag)
+
+    def seal_refused(self, refused: bool) -> None:
+        """Whether the sealer refuses to sign."""
+        self._known(self._seal_refused).set(refused)
+
+    def seal_unpublished(self, waiting: bool) -> None:
+        """Whether a checkpoint is signed that is not published everywhere."""
+        self._known(self._seal_unpublished).set(waiting)
 
     def serve(self, port: int, host: str = "127.0.0.1") -> int:
         """Serves /metrics in a thread until `close`; gives the port, a free one for 0.

@@ -130,6 +130,19 @@ class Settings(BaseSettings):
         validate_default=True,
         description="key that wraps the keys of personal data; relative to the data directory",
     )
+    seal_key_file: AbsolutePath = Field(
+        Path("seal.key"),
+        validate_default=True,
+        description="key that checkpoints are signed with; relative to the data directory",
+    )
+    seal_seconds: float = Field(
+        60.0, ge=1, le=86_400, description="time between two checkpoints, in seconds"
+    )
+    checkpoint_dir: AbsolutePath = Field(
+        Path("checkpoints"),
+        validate_default=True,
+        description="folder where checkpoints are published; relative to the data directory",
+    )
     partitions: int = Field(
         12, ge=1, le=1024, description="partitions of the events; a change rebuilds the read models"
     )
@@ -209,7 +222,9 @@ class Settings(BaseSettings):
         "info", description="the least important log lines to show"
     )
 
-    @field_validator("token_file", "master_key_file", mode="before")
+    @field_validator(
+        "token_file", "master_key_file", "seal_key_file", "checkpoint_dir", mode="before"
+    )
     @classmethod
     def _in_data_dir(cls, path: str | Path, info: ValidationInfo) -> Path:
         return Path(info.data.get("data_dir", ".")) / Path(path).expanduser()

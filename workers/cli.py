@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 from uuid import UUID
 
 import psycopg2
@@ -21,6 +21,8 @@ from infra.embedded import EmbeddedPostgresError
 from infra.eventstore.outbox import GapInLog, LeaseLost
 from infra.kafka import KafkaUnavailable
 from infra.migrations import MigrationError
+from infra.proof.sealing import SealRefused
+from infra.proof.sources import UnreadableExport
 from infra.settings import Settings, SettingsError, load
 from infra.vault import WrongMasterKey
 from projections.catalogue import PROJECTIONS
@@ -40,9 +42,12 @@ from workers.rebuilding import parked_keys, rebuild_one, retry_key
 from workers.relay import relay as run_relay
 from workers.relay import set_cursor
 from workers.resuming import NoSuchPosition, RelayRefused
+from workers.sealer import new_log, rotate_key
+from workers.sealer import seal as run_seal
 from workers.serving import CannotListen
 from workers.serving import api as run_api
 from workers.up import up as run_up
+from workers.verifying import Asked, CannotVerify, run_verify
 from workers.wiring import now, signing_key_file
 
 DEMO_SEED = 1
@@ -317,6 +322,57 @@ def policies() -> None:
 
 
 @cli.command()
+def seal(
+    once: Annotated[bool, typer.Option("--once", help="Seal what there is, and end.")] = False,
+    rotate: Annotated[
+        bool, typer.Option("--rotate-key", help="Hand over to a new key, and end.")
+    ] = False,
+    new: Annotated[
+        bool,
+        typer.Option(
+            "--new-log",
+            help="Seal under another name: only for a log that has lost sealed events for good.",
+        ),
+    ] = False,
+) -> None:
+    """Sign checkpoints of the log every CRM_SEAL_SECONDS, and publish them, until told to stop.
+
+    Only needed beside crm api: crm up does it by itself.
+    """
+    if once + rotate + new > 1:
+        raise typer.BadParameter("--once, --rotate-key and --new-log exclude each other")
+    settings = _settings()
+    if rotate:
+        raise typer.Exit(rotate_key(settings, typer.echo))
+    if new:
+        raise typer.Exit(new_log(settings, typer.echo))
+    raise typer.Exit(run_seal(settings, once=once, told=typer.echo))
+
+
+@cli.command()
+def verify(
+    checkpoint: Annotated[
+        list[Path] | None,
+        typer.Option(help="A file with a checkpoint from outside; may be given several times."),
+    ] = None,
+    key: Annotated[
+        list[str] | None,
+        typer.Option(help="A key to trust (vkey) instead of CRM_SEAL_KEY_FILE; several times."),
+    ] = None,
+    export: Annotated[
+        Path | None,
+        typer.Option(help="Read the events from this file, NDJSON or .parquet, not the database."),
+    ] = None,
+) -> None:
+    """Is the log what was signed? Exit code 1, and the first position that is not, if it is not."""
+    try:
+        code = run_verify(_settings(), Asked(checkpoint or (), key or (), export), typer.echo)
+    except (CannotVerify, UnreadableExport) as error:
+        _end(error, 2)
+    raise typer.Exit(code)
+
+
+@cli.command()
 def token(
     subject: Annotated[
         str, typer.Argument(help="Who it is for: the actor of what is done with it.")
@@ -464,13 +520,14 @@ def main() -> None:
         WrongMasterKey,
         NotAnswered,
         NotBuilt,
+        SealRefused,
     ) as error:
         _end(error, 1)
     except psycopg2.OperationalError as error:
         _end(f"the database cannot be used: {' '.join(str(error).split())}", 1)
 
 
-def _end(reason: object, code: int) -> None:
+def _end(reason: object, code: int) -> NoReturn:
     typer.echo(f"crm: {logging.without_secrets(str(reason))}", err=True)
     sys.exit(code)
 

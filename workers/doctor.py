@@ -27,6 +27,7 @@ from infra.vault import WrongMasterKey, holds_keys, open_vault
 from workers.carriage import carriage
 from workers.examining import read_models
 from workers.finding import Finding
+from workers.sealed import sealed
 from workers.wiring import Databases, models_of, signing_key_file
 
 LITTLE_SPACE = 1_000_000_000
@@ -55,6 +56,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
             return
         yield _vault(settings, addresses)
         yield from _log(settings, addresses)
+        yield sealed(settings, addresses)
         by_kafka = settings.kafka_bootstrap is not None
         if by_kafka:
             with Pool(
@@ -80,6 +82,7 @@ def _files(settings: Settings) -> Iterator[Finding]:
         ("admin token", settings.token_file),
         ("master key", settings.master_key_file),
         ("signing key", signing_key_file(settings)),
+        ("seal key", settings.seal_key_file),
     ):
         if not path.exists():
             yield Finding(True, subject, f"{path} is not there yet; crm up makes it")

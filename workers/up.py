@@ -15,6 +15,7 @@ from projections.catalogue import projections
 from workers.loop import Signals
 from workers.policies import configured, policing
 from workers.projecting import projecting
+from workers.sealer import sealing
 from workers.serving import housekeeping, listening, serve
 from workers.wiring import databases, ledger, read_side
 
@@ -43,6 +44,7 @@ def up(settings: Settings, told: Callable[[str], None]) -> None:
         running = stack.enter_context(
             projecting(side, settings.partitions, signals.stopped, models)
         )
+        stack.enter_context(sealing(settings, addresses, signals))
         stack.enter_context(housekeeping(settings, book, signals))
         serve(
             settings,

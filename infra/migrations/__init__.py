@@ -27,6 +27,7 @@ ROLES = (
     "crm_writer",
     "crm_vault",
     "crm_relay",
+    "crm_sealer",
     "crm_projector",
     "crm_reader",
     "bi_reader",

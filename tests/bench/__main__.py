@@ -13,7 +13,7 @@ from infra.cluster import DATABASE
 from infra.embedded import EmbeddedPostgres
 from infra.migrations import migrate
 from infra.postgres import connect
-from tests.bench import append, company, folding, http, questions, transport
+from tests.bench import append, audit, company, folding, http, questions, transport
 from tests.bench.rounds import tell
 
 WRITERS = 32
@@ -85,8 +85,11 @@ def _row(what: str, ours: float, against: str, theirs: float, target: float) -> 
 
 
 def main() -> None:
-    """All measurements but those of `questions`; only those through Kafka, if `transport` is the
-    argument."""
+    """All measurements but those of `questions` and `audit`; only those through Kafka, if
+    `transport` is the argument."""
+    if sys.argv[1:2] == ["audit"]:
+        audit.main(sys.argv[2:])
+        return
     if sys.argv[1:2] == ["questions"]:
         questions.main(sys.argv[2:])
         return

@@ -52,7 +52,7 @@ def test_every_process_is_a_command_with_settings_that_load(name: str) -> None:
 
 def test_every_process_of_the_product_is_there() -> None:
     commands = [service["command"] for service in OURS.values()]
-    assert {command[0] for command in commands} == {"api", "relay", "project", "policies"}
+    assert {command[0] for command in commands} == {"api", "relay", "project", "policies", "seal"}
     assert commands.count(["api"]) == 2
     assert commands.count(["relay"]) == 2
     for read_model in PROJECTIONS:

@@ -68,7 +68,13 @@ def test_the_kustomization_names_every_file_and_uses_what_every_version_knows() 
 
 def test_every_process_of_the_product_is_there() -> None:
     run = [container(name)["args"] for name in WORKLOADS]
-    wanted = [["api"], ["policies"], ["relay"], *(["project", name] for name in PROJECTIONS)]
+    wanted = [
+        ["api"],
+        ["policies"],
+        ["relay"],
+        ["seal"],
+        *(["project", name] for name in PROJECTIONS),
+    ]
     assert sorted(run) == sorted(wanted)
     assert WORKLOADS["Deployment/crm-relay"]["spec"]["replicas"] == 2
 
@@ -127,14 +133,17 @@ def test_what_a_pod_refers_to_is_there(name: str) -> None:
             assert f"ConfigMap/{source['configMapRef']['name']}" in OBJECTS
         else:
             assert source["secretRef"]["name"] in PERSISTED_SECRETS
-    takes_commands = one["args"][0] in ("api", "policies")
-    assert ("keys" in volumes) == takes_commands
-    if takes_commands:
+    command = one["args"][0]
+    assert ("keys" in volumes) == (command in ("api", "policies", "seal"))
+    if "keys" in volumes:
         secret = volumes["keys"]["secret"]
         assert secret["secretName"] in PERSISTED_SECRETS
         paths = {f"/data/{item['path']}" for item in secret["items"]}
         settings = settings_of({**environment(name), "CRM_DATA_DIR": "/data"})
-        assert paths == {str(settings.master_key_file), "/data/signing.key"}
+        if command == "seal":
+            assert paths == {str(settings.seal_key_file)}
+        else:
+            assert paths == {str(settings.master_key_file), "/data/signing.key"}
         assert paths <= {mount["mountPath"] for mount in one["volumeMounts"]}
 
 

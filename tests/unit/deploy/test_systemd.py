@@ -58,7 +58,7 @@ def test_linters_have_nothing_to_say(unit: str, tmp_path: Path) -> None:
 
 def test_every_process_of_the_product_is_there() -> None:
     commands = {only(unit, "ExecStart").split()[1] for unit in UNITS}
-    assert commands == {"api", "relay", "project", "policies"}
+    assert commands == {"api", "relay", "project", "policies", "seal"}
 
 
 @pytest.mark.parametrize("unit", UNITS)

@@ -1,0 +1,271 @@
+"""``crm seal`` and ``crm verify`` on an installation: what they say, and their exit codes."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+import orjson
+import pytest
+from kafka import KafkaConsumer, TopicPartition
+
+from infra.commands import LoopCRM
+from infra.proof.leaves import SELECT_COLUMNS, Row, json_of_row
+from infra.proof.notes import SigningKey, origin_of, parse
+from tests.conftest import OutsideBroker
+from tests.integration.workers.conftest import Installation
+from tests.integration.workers.test_doctor import record
+from workers.verifying import Asked, CannotVerify, run_verify
+from workers.wiring import now
+
+pytestmark = pytest.mark.database
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture
+def installation(new_installation: Callable[[], Installation]) -> Installation:
+    return new_installation()
+
+
+def crm(installation: Installation, *words: str, **settings: str) -> tuple[int, str, str]:
+    environment = {
+        "PATH": "/usr/bin:/bin",
+        "CRM_DATABASE_URL": installation.url,
+        "CRM_DATA_DIR": str(installation.folder / "data"),
+        **settings,
+    }
+    command = [sys.executable, "-m", "workers.cli", *words]
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment, check=False, capture_output=True, text=True
+    )
+    assert "Traceback" not in done.stderr
+    return done.returncode, done.stdout, done.stderr
+
+
+def verified(installation: Installation, asked: Asked | None = None) -> tuple[int, list[str]]:
+    said: list[str] = []
+    code = run_verify(installation.settings(), asked or Asked(), said.append)
+    return code, said
+
+
+def seal(installation: Installation) -> None:
+    code, _, error = crm(installation, "seal", "--once")
+    assert code == 0, error
+
+
+def vkey(installation: Installation) -> str:
+    ((log_id,),) = installation.query("SELECT log_id FROM log.seal")
+    seed = (installation.folder / "data" / "seal.key").read_bytes()
+    return str(SigningKey(origin_of(log_id), seed).verifying)
+
+
+def exported(installation: Installation) -> Path:
+    rows = installation.query(f"SELECT {SELECT_COLUMNS} FROM log.events ORDER BY position")
+    path = installation.folder / "log.ndjson"
+    lines = [orjson.dumps(json_of_row(Row(*row[:-1], bytes(row[-1])))) for row in rows]
+    path.write_bytes(b"\n".join(lines) + b"\n")
+    return path
+
+
+def test_from_an_empty_log_to_a_rotated_key(installation: Installation) -> None:
+    data = installation.folder / "data"
+    assert crm(installation, "seal", "--once")[:2] == (
+        0,
+        "the log is empty: there is nothing to seal\n",
+    )
+    assert verified(installation) == (0, ["ok     the log is empty: there is nothing to prove"])
+    for _ in range(3):
+        record(installation)
+    code, said = verified(installation)
+    assert (code, said[0][:5]) == (1, "WRONG")
+    code, out, _ = crm(installation, "seal", "--once")
+    assert code == 0
+    assert parse(out).checkpoint.size == 3
+    folder = data / "checkpoints"
+    assert (folder / "latest").read_text() == (folder / "3").read_text() == out
+    assert (data / "seal.key").stat().st_mode & 0o777 == 0o600
+
+    record(installation)
+    code, said = verified(installation)
+    assert code == 0
+    assert said == [
+        "ok     3 events are what was signed (2 checkpoints); 1 after them are not sealed yet"
+    ]
+    old = vkey(installation)
+    code, out, _ = crm(installation, "seal", "--rotate-key")
+    assert code == 0
+    assert vkey(installation) in out.splitlines()
+    assert vkey(installation) != old
+    seal(installation)
+    for keys in ([], [old], [vkey(installation)]):
+        assert verified(installation, Asked([folder / "3"], keys))[0] == 0
+
+
+def test_what_is_wrong_is_named(installation: Installation) -> None:
+    for _ in range(5):
+        record(installation)
+    seal(installation)
+    saved = installation.folder / "data" / "checkpoints" / "5"
+    installation.query("UPDATE log.events SET actor = 'x' WHERE position = 4")
+    code, out, _ = crm(installation, "verify")
+    assert code == 1
+    assert out.splitlines()[0] == "WRONG  position 4: changed"
+    export = exported(installation)
+    code, out, _ = crm(installation, "verify", "--export", str(export), "--checkpoint", str(saved))
+    assert code == 1
+    assert "a position from 1 to 5" in out
+    record(installation)
+    code, _, error = crm(installation, "seal", "--once")
+    assert code == 0  # the tree is as it was signed: that is what a sealer looks at
+    installation.query("DELETE FROM log.tile")
+    record(installation)
+    code, _, error = crm(installation, "seal", "--once")
+    assert code == 1
+    assert error.splitlines()[-1].startswith("crm: the tree was changed")
+
+
+def test_an_export_is_verified_without_the_database(installation: Installation) -> None:
+    for _ in range(4):
+        record(installation)
+    seal(installation)
+    asked = Asked(
+        [installation.folder / "data" / "checkpoints" / "4"],
+        [vkey(installation)],
+        exported(installation),
+    )
+    nowhere = installation.settings(
+        CRM_DATABASE_URL="postgresql://127.0.0.1:1/x", CRM_DATA_DIR=str(installation.folder / "no")
+    )
+    said: list[str] = []
+    assert run_verify(nowhere, asked, said.append) == 0
+    assert said == ["ok     4 events are what was signed (1 checkpoints)"]
+    assert asked.export is not None
+    lines = asked.export.read_bytes().splitlines()
+    asked.export.write_bytes(b"\n".join(lines[:3]))
+    said.clear()
+    assert run_verify(nowhere, asked, said.append) == 1
+    assert said[0].startswith("WRONG  position 4: missing")
+
+
+def test_checkpoints_that_are_not_to_be_trusted(installation: Installation) -> None:
+    record(installation)
+    seal(installation)
+    good = (installation.folder / "data" / "checkpoints" / "1").read_text()
+    file = installation.folder / "checkpoint"
+    strange = str(SigningKey(parse(good).checkpoint.origin, b"s" * 32).verifying)
+
+    file.write_text(good.replace("\n1\n", "\n2\n"))
+    code, said = verified(installation, Asked([file]))
+    assert (code, "is wrong" in said[0]) == (1, True)
+    file.write_text(re.sub("crm-ledger/[0-9a-f]", "crm-ledger/x", good))
+    code, said = verified(installation, Asked([file]))
+    assert (code, "of another log" in said[0]) == (1, True)
+    file.write_text(good)
+    code, said = verified(installation, Asked([file], [strange]))
+    assert (code, "no key that is trusted" in said[0]) == (1, True)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--checkpoint", "nowhere"],
+        ["--checkpoint", "pyproject.toml"],
+        ["--key", "x"],
+        ["--export", "pyproject.toml"],
+        ["--export", "nowhere", "--checkpoint", "GOOD"],
+        ["--export", "pyproject.toml", "--checkpoint", "GOOD"],
+        ["--bogus"],
+    ],
+)
+def test_what_cannot_be_verified_ends_with_two(
+    installation: Installation, words: list[str]
+) -> None:
+    record(installation)
+    seal(installation)
+    good = str(installation.folder / "data" / "checkpoints" / "1")
+    code, _, error = crm(installation, "verify", *[word.replace("GOOD", good) for word in words])
+    assert (code, bool(error)) == (2, True)
+
+
+def test_without_any_key_nothing_is_verified(installation: Installation) -> None:
+    record(installation)
+    with pytest.raises(CannotVerify, match="no key to trust"):
+        verified(installation)
+
+
+def test_seal_takes_one_wish_at_a_time(installation: Installation) -> None:
+    assert crm(installation, "seal", "--once", "--rotate-key")[0] == 2
+    code, _, error = crm(installation, "seal", "--rotate-key")
+    assert (code, "nothing is sealed yet" in error) == (1, True)
+
+
+def test_snapshots_are_held_against_the_events(installation: Installation) -> None:
+    installation.demo()
+    seal(installation)
+    assert verified(installation)[0] == 0
+    ((stream,),) = installation.query(
+        "SELECT stream_id FROM log.events WHERE topic LIKE 'crm.customer.%'"
+        " GROUP BY stream_id HAVING count(*) > 3 LIMIT 1"
+    )
+    _snapshot(installation, str(stream), 3)
+    assert verified(installation)[0] == 0
+    installation.query(
+        "UPDATE log.snapshots SET state = convert_to(jsonb_set(convert_from(state, 'UTF8')::jsonb,"
+        " '{last_occurred_on}', '\"2001-01-01T00:00:00Z\"')::text, 'UTF8')"
+    )
+    code, said = verified(installation)
+    assert code == 1
+    assert said[0] == (
+        f"WRONG  snapshot {stream} version 3: it differs from its events in last_occurred_on"
+    )
+    installation.query("UPDATE log.snapshots SET version = 100000")
+    assert "has no such version" in verified(installation)[1][0]
+
+
+def _snapshot(installation: Installation, stream: str, version: int) -> None:
+    """As the product takes it, of what it has loaded."""
+    crm = LoopCRM(
+        {
+            "PERSISTENCE_MODULE": "infra.eventstore.factory",
+            "IS_SNAPSHOTTING_ENABLED": "yes",
+            "LOG_DATABASE_URL": installation.url,
+            "MASTER_KEY_FILE": str(installation.settings().master_key_file),
+        },
+        clock=now,
+        timezone=ZoneInfo("UTC"),
+    )
+    aggregate = crm.repository.get(UUID(stream), version=version)
+    assert crm.snapshots is not None
+    crm.snapshots.put([type(aggregate).Snapshot.take(aggregate)])  # type: ignore[attr-defined]
+    crm.close()
+
+
+def test_checkpoints_go_to_kafka(
+    installation: Installation, broker: OutsideBroker, topic: str
+) -> None:
+    record(installation)
+    kafka = {"CRM_KAFKA_BOOTSTRAP": broker.bootstrap, "CRM_KAFKA_TOPIC": topic}
+    code, out, error = crm(installation, "seal", "--once", **kafka)
+    assert code == 0, error
+    consumer = KafkaConsumer(bootstrap_servers=broker.bootstrap, auto_offset_reset="earliest")
+    consumer.assign([TopicPartition(f"{topic}.checkpoints", 0)])
+    records: list[bytes] = []
+    while not records:
+        records += [one.value for found in consumer.poll(1000).values() for one in found]
+    consumer.close()
+    assert records == [out.encode()]
+
+
+def test_without_kafka_it_is_published_in_the_folder_all_the_same(
+    installation: Installation,
+) -> None:
+    record(installation)
+    code, out, _ = crm(installation, "seal", "--once", CRM_KAFKA_BOOTSTRAP="127.0.0.1:1")
+    assert code == 1
+    assert (installation.folder / "data" / "checkpoints" / "latest").read_text() == out
