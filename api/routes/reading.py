@@ -40,6 +40,7 @@ async def _reader(
 
 Shared = Annotated[Services, Depends(_services)]
 Reader = Annotated[Principal, Security(_reader, scopes=[Scope.READ.value])]
+Auditor = Annotated[Principal, Security(_reader, scopes=[Scope.AUDIT.value])]
 
 
 def json_response(value: Any, *, version: int | None = None, link: str | None = None) -> Response:
