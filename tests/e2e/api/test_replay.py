@@ -78,7 +78,8 @@ def test_the_whole_log_in_order(admin: Client, auditor: Client, told: str) -> No
     assert moved["stream"] == {"kind": "opportunity", "id": told}
     assert (moved["version"], moved["class_version"], moved["actor"]) == (2, 1, "rep-1")
     assert moved["reason"] == "they asked for it"
-    assert moved["data"] == {"from_stage": "prospect", "to_stage": "bid", "pipeline_revision": 1}
+    moves = {"from_stage": "prospect", "to_stage": "bid", "pipeline_revision": 1}
+    assert moved["data"] == {**moves, "approved_by": "rep-1"}
     assert moved["event_id"] == str(event_id(told, 2))
     assert moved["caused_by"] is None
     assert datetime.fromisoformat(moved["recorded_at"]).utcoffset() == timedelta(0)
