@@ -317,9 +317,7 @@ def replay(
     known_at: KnownAt = None,
     difference: Annotated[
         tuple[str, str] | None,
-        typer.Option(
-            metavar="A B", help="What changed between versions or times, and by what."
-        ),
+        typer.Option(metavar="A B", help="What changed between versions or times, and by what."),
     ] = None,
     command: Annotated[UUID | None, typer.Option(help="A command's causes and effects.")] = None,
     personal: Annotated[

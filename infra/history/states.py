@@ -322,7 +322,7 @@ def positions(pool: Pool, stream_id: UUID, after: int, count: int) -> tuple[int,
     with pool.connection() as connection, connection.cursor() as cursor:
         cursor.execute(
             "SELECT min(position), max(position) FROM (SELECT position FROM events"
-            " WHERE stream_id = %s AND version > %s ORDER BY version LIMIT %s) AS some",
+            " WHERE stream_id = %s AND version > %s ORDER BY version LIMIT %s) AS page",
             (stream_id, after, count),
         )
         first, last = cursor.fetchone() or (0, 0)

@@ -28,27 +28,25 @@ def on_handout(*, kind: str, actor: str, first: int, last: int) -> None:
 
 
 class Texts(Protocol):
-    """`prepare` may block; `shown` doesn't, and never fails for a text whose key is gone."""
+    """`prepare` may block; `shown` doesn't, and never fails for a text whose key is gone. `clear`:
+    whether any text has been shown in the clear."""
+
+    clear: bool
 
     def prepare(self, subjects: Iterable[UUID]) -> None:
         """Before texts about these persons are shown."""
 
     def shown(self, personal: Personal) -> str: ...
 
-    @property
-    def clear(self) -> bool:
-        """Whether a text has been shown in the clear since `prepare`."""
-
 
 class Marked:
     """No text: `[personal]`, or `[erased]`. `erased` gives those of some persons whose keys are
     destroyed."""
 
-    clear = False
-
     def __init__(self, erased: Callable[[list[UUID]], set[UUID]]) -> None:
         self._ask = erased
         self._erased: set[UUID] = set()
+        self.clear = False
 
     def prepare(self, subjects: Iterable[UUID]) -> None:
         asked = list(subjects)
@@ -69,7 +67,6 @@ class Opened:
 
     def prepare(self, subjects: Iterable[UUID]) -> None:
         asked = list(subjects)
-        self.clear = False
         if asked:
             self._erased = self._vault.erased(asked)
             self._vault.fetch(asked)

@@ -185,6 +185,6 @@ def test_what_cannot_be_asked(tmp_path: Path, options: str) -> None:
 
 def test_what_there_is_none_of(filled: Installation) -> None:
     for options in ({"stream": uuid4(), "state": True}, {"command": uuid4()}):
-        with pytest.raises(ReplayRefused, match="no stream|no event"):
+        with pytest.raises(ReplayRefused, match=r"no stream|no event"):
             replay(filled, **options)
     assert replay(filled, stream=uuid4())[0]["next_after"] > 0
