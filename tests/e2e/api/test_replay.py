@@ -289,7 +289,7 @@ def test_personal_text(admin: Client, product: Product, auditor: Client) -> None
                 "last": admin.position,
             }
         ]
-        state = lawyer.read(f"/v1/audit/streams/{person}/state", min_position=None)
+        state = lawyer.get(f"/v1/audit/streams/{person}/state").json()
         assert state["state"]["personal_name"] == "Li Si"
         assert len(handed) == 2
 
