@@ -97,13 +97,16 @@ class Lines:
         """A line for each row, each ended by a newline. May ask the vault, once."""
         lines = []
         subjects: set[UUID] = set()
+        personal: dict[str, tuple[str, ...]] = {}
         for row in rows:
             line = _line(row)
+            topic = row.topic
             try:
-                body = decode_body(
-                    row.topic, row.stream_id, row.version, row.class_version, row.state
-                )
-                for name in codec_of(row.topic).personal:
+                body = decode_body(topic, row.stream_id, row.version, row.class_version, row.state)
+                names = personal.get(topic)
+                if names is None:
+                    names = personal[topic] = codec_of(topic).personal
+                for name in names:
                     subjects.update(one.subject for one in personal_in(getattr(body, name)))
                 line.data = body
             except Exception as error:  # noqa: BLE001  (whatever is wrong with one is told of it)
@@ -195,4 +198,4 @@ def _spoil(line: _Line, row: Row, error: Exception) -> None:
 
 
 def rows_of(found: Sequence[Sequence[Any]]) -> list[Row]:
-    return [Row(*one) for one in found]
+    return list(map(Row._make, found))
