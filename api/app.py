@@ -7,6 +7,7 @@ from datetime import datetime
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
+from api.audit import Replays
 from api.commands import Command, Dispatcher
 from api.cursors import Cursors
 from api.endpoint import CommandIndex, CommandRoute
@@ -17,6 +18,7 @@ from api.plots import Pictures
 from api.reads import Reads
 from api.routes import (
     attribution,
+    audit,
     bulk,
     cadence,
     campaigns,
@@ -40,6 +42,7 @@ from api.services import Services
 from api.tokens import Tokens
 from domain.definitions import BUILT_IN, Definitions
 from infra.commands import Commands
+from infra.history.texts import OnHandout, on_handout
 from infra.postgres import Pool
 from infra.proof.proofs import Proofs
 from infra.settings import Settings
@@ -101,12 +104,14 @@ def create_app(
     tokens: Tokens,
     running: Callable[[], bool] = lambda: True,
     definitions: Definitions = BUILT_IN,
+    on_handout: OnHandout = on_handout,
 ) -> FastAPI:
     """The API.
 
     `read_pool` finds the tables of the read models, `log_pool` those of the log, both may only
     read; `models` is the id of each read model's positions; `running` tells whether projections
-    are being kept up by this process; `definitions` are those in force.
+    are being kept up by this process; `definitions` are those in force; `on_handout` is told of
+    personal text that is handed out by a replay.
     """
     metrics = Metrics()
     reads = Reads(
@@ -142,14 +147,15 @@ def create_app(
         settings=settings,
         running=running,
         definitions=definitions,
+        replays=Replays(reads, log_pool, vault, on_handout),
     )
     routes = [CommandRoute(command) for command in COMMANDS]
     app.router.routes += routes
-    for resource in (*_READS, proof, bulk, health):
+    for resource in (*_READS, audit, proof, bulk, health):
         app.router.routes.extend(resource.router.routes)
     app.add_middleware(Pictures)
     app.add_middleware(CommandIndex, routes=routes)
     app.add_middleware(Observed, metrics=metrics)
     add_handlers(app)
-    describe(app, bulk.SCHEMAS)
+    describe(app, (*bulk.SCHEMAS, *audit.SCHEMAS))
     return app

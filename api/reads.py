@@ -19,9 +19,11 @@ import psycopg2.errors
 from api.errors import InvalidRequest, NotOfThisLog, NotYetRead, Parked, Unavailable
 from api.reflected import (
     Awaited,
+    Followed,
     Lineage,
     Partitions,
     Watch,
+    followed,
     partitions,
     reached,
     strangers,
@@ -180,6 +182,11 @@ class Reads:
                 cursor.execute("SELECT least(position, %s) FROM head", (known_at,))
             found: int = (cursor.fetchone() or (0,))[0]
             return found
+
+    def followed(self, events: Sequence[tuple[UUID, int]]) -> dict[str, Followed]:
+        """How far each read model is with events, by partition key and position. Blocks."""
+        with self._pool.connection() as connection:
+            return followed(connection, self._models, events)
 
     def _answer(
         self,

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 from uuid import UUID
 
@@ -40,6 +41,39 @@ def reached(positions: Partitions, partition_key: UUID | None = None) -> int:
     if partition_key is None:
         return min(positions.values(), default=0)
     return positions.get(partition_of(partition_key, len(positions)), 0) if positions else 0
+
+
+@dataclass(frozen=True, slots=True)
+class Followed:
+    """How far a read model is with some events: `position` is the least that it has come to with
+    any of their keys, `visible` whether all are in it, `parked` how many are held back."""
+
+    position: int
+    visible: bool
+    parked: int
+
+
+def followed(
+    connection: Connection, models: Mapping[str, str], events: Sequence[tuple[UUID, int]]
+) -> dict[str, Followed]:
+    """By name (`models`: name → id), for events by partition key and position."""
+    found = partitions(connection, list(models.values()))
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT projection, count(*) FROM parked WHERE projection = ANY(%s)"
+            " AND position = ANY(%s) GROUP BY projection",
+            (list(models.values()), [position for _, position in events]),
+        )
+        parked = dict(cursor.fetchall())
+    return {
+        name: Followed(
+            min(reached(found[id_], key) for key, _ in events),
+            all(reached(found[id_], key) >= position for key, position in events)
+            and id_ not in parked,
+            parked.get(id_, 0),
+        )
+        for name, id_ in models.items()
+    }
 
 
 class Awaited(NamedTuple):

@@ -6,6 +6,7 @@ from typing import cast
 
 from fastapi import Request
 
+from api.audit import Replays
 from api.commands import Dispatcher
 from api.cursors import Cursors
 from api.metrics import Metrics
@@ -31,6 +32,7 @@ class Services:
     settings: Settings
     running: Callable[[], bool]
     definitions: Definitions
+    replays: Replays
 
 
 def services_of(request: Request) -> Services:

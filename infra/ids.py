@@ -1,7 +1,8 @@
-"""New ids, drawn without giving up the interpreter for each."""
+"""Ids: new ones, drawn without giving up the interpreter for each, and those of events."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 from uuid import UUID
 
@@ -26,3 +27,9 @@ def new_id() -> UUID:
         _drawn.extend(source[start : start + 16] for start in range(16, len(source), 16))
         bits = int.from_bytes(source[:16], "big")
     return UUID(int=bits & _KEPT | _VERSION_4 | _VARIANT)
+
+
+def event_id(stream_id: UUID | str, version: int) -> UUID:
+    """Id of an event: that of the log's outbox. Always the same for a stream and version."""
+    name = f"{stream_id}:{version}".encode()
+    return UUID(bytes=hashlib.md5(name, usedforsecurity=False).digest())

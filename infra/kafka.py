@@ -69,12 +69,6 @@ class NotOurs(ValueError):
     """A record in the topic that was not written by a relay of this product."""
 
 
-def event_id(stream_id: UUID | str, version: int) -> UUID:
-    """Id of an event: that of the log's outbox. Always the same for a stream and version."""
-    name = f"{stream_id}:{version}".encode()
-    return UUID(bytes=hashlib.md5(name, usedforsecurity=False).digest())
-
-
 class Outgoing(NamedTuple):
     """A row of the log as it is carried on: `OUTGOING_COLUMNS` of a session in UTC."""
 
@@ -207,7 +201,7 @@ class Arrived:
 
     @property
     def id(self) -> str:
-        """Of an event its `event_id`."""
+        """Of an event that of `infra.ids.event_id`."""
         return self._headers["ce_id"].decode()
 
     def recorded(self) -> Recorded:

@@ -193,6 +193,10 @@ class Vault:
         self.fetch({personal.subject for personal in sealed})
         return {str(p.sealed): self.opened(p).text for p in sealed}
 
+    def erased(self, subjects: Iterable[UUID]) -> set[UUID]:
+        """Those of the persons whose keys are destroyed, as the database has it now."""
+        return erased_among(self._pool, subjects)
+
     def close(self) -> None:
         """Forget the keys and close the connections."""
         with self._lock:
@@ -253,6 +257,16 @@ def open_vault(pool: Pool, key_file: Path) -> Vault:
     except ValueError as error:
         raise WrongMasterKey(f"{key_file}: {error}. {_ADVICE}") from None
     return vault
+
+
+def erased_among(pool: Pool, subjects: Iterable[UUID]) -> set[UUID]:
+    """Those of the persons whose keys are destroyed. Needs no master key."""
+    with pool.connection() as connection, connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT subject FROM keys WHERE subject = ANY(%s) AND wrapped IS NULL",
+            (list(subjects),),
+        )
+        return {subject for (subject,) in cursor.fetchall()}
 
 
 def holds_keys(pool: Pool) -> bool:

@@ -41,6 +41,7 @@ from workers.project import project as run_project
 from workers.rebuilding import parked_keys, rebuild_one, retry_key
 from workers.relay import relay as run_relay
 from workers.relay import set_cursor
+from workers.replaying import Asked, ReplayRefused, WrongOption, run_replay
 from workers.resuming import NoSuchPosition, RelayRefused
 from workers.sealer import new_log, rotate_key
 from workers.sealer import seal as run_seal
@@ -298,6 +299,61 @@ def export(
 
 
 @cli.command()
+def replay(
+    after: Annotated[int | None, typer.Option(help="Events after this position.")] = None,
+    to: Annotated[int | None, typer.Option(help="Up to this position.")] = None,
+    since: Annotated[
+        str | None, typer.Option("--from", help="Recorded at this time or later.")
+    ] = None,
+    until: Annotated[str | None, typer.Option(help="Recorded before this time.")] = None,
+    kinds: Annotated[
+        list[str] | None, typer.Option("--type", help="Of this type; may be given several times.")
+    ] = None,
+    actor: Annotated[str | None, typer.Option(help="Of commands that this principal gave.")] = None,
+    correlation: Annotated[UUID | None, typer.Option(help="Of this conversation.")] = None,
+    causation: Annotated[UUID | None, typer.Option(help="Caused by this.")] = None,
+    limit: Annotated[int | None, typer.Option(help="So many events at most.")] = None,
+    stream: Annotated[UUID | None, typer.Option(help="Of this thing.")] = None,
+    state: Annotated[
+        bool, typer.Option("--state", help="The thing's state instead of its events.")
+    ] = False,
+    version: Annotated[str | None, typer.Option(help="After this event of the thing.")] = None,
+    as_of: Annotated[str | None, typer.Option(help="Of what was true at this time.")] = None,
+    known_at: KnownAt = None,
+    difference: Annotated[
+        tuple[str, str] | None,
+        typer.Option(metavar="A B", help="What changed between versions or times, and by what."),
+    ] = None,
+    command: Annotated[UUID | None, typer.Option(help="A command's causes and effects.")] = None,
+    personal: Annotated[
+        bool, typer.Option("--personal", help="Personal text in the clear; needs the master key.")
+    ] = False,
+    output: Annotated[
+        Path | None, typer.Option(help="Write here, into a new file, instead of to the output.")
+    ] = None,
+) -> None:
+    """Read history from the log: events as lines of JSON, states at any date, causes."""
+    filters = {"after": after, "to": to, "from": since, "until": until, "type": kinds or []}
+    filters |= {"actor": actor, "correlation_id": correlation, "causation_id": causation}
+    asked = Asked(
+        filters={**filters, "limit": limit},
+        stream=stream,
+        state=state,
+        version=version,
+        as_of=as_of,
+        known_at=known_at,
+        difference=difference,
+        command=command,
+        personal=personal,
+        output=output,
+    )
+    try:
+        raise typer.Exit(run_replay(_settings(), asked))
+    except WrongOption as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+@cli.command()
 def demo(
     seed: Annotated[int, typer.Option(help="Another seed makes another company.")] = DEMO_SEED,
     until: Annotated[
@@ -511,6 +567,7 @@ def main() -> None:
         RebuildRunning,
         ReadersInTheWay,
         RelayRefused,
+        ReplayRefused,
         GapInLog,
         LeaseLost,
         KafkaUnavailable,

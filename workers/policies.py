@@ -52,7 +52,7 @@ from infra.definitions import load as load_definitions
 from infra.eventstore.feed import Batch, Recorded, StoreFeed, Undecodable
 from infra.eventstore.policy_memory import Overtaken, PolicyMemory
 from infra.eventstore.transcoder import event_codec
-from infra.kafka import event_id
+from infra.ids import event_id
 from infra.metrics import WorkerMetrics
 from infra.postgres import Pool
 from infra.settings import Settings, SettingsError

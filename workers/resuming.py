@@ -10,7 +10,8 @@ import structlog
 
 from infra.eventstore.feed import Head
 from infra.eventstore.outbox import Cursor, Outbox, begin_epoch
-from infra.kafka import Arrived, NotOurs, Topic, TopicState, arrived, event_id, read_range
+from infra.ids import event_id
+from infra.kafka import Arrived, NotOurs, Topic, TopicState, arrived, read_range
 from infra.postgres import Pool
 from infra.settings import Settings
 from workers.publishing import IN_FLIGHT

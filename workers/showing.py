@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import io
+import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
@@ -96,6 +97,83 @@ def attribution(answer: Answer) -> RenderableType:
     table.add_row("unattributed", money(unattributed), "–", "–", bar(_value(unattributed), largest))
     summary = Text(f"won revenue {money(answer['revenue'])} {answer['currency']}")
     return Group(table, summary, *_others(answer), _reflected(answer))
+
+
+def state(answer: Answer) -> RenderableType:
+    """The state of a thing, a line for each of its fields."""
+    table = _table("field", "value")
+    for field, value in answer["state"].items():
+        table.add_row(field, Text(_plain(value)))
+    stream = answer["stream"]
+    told = (
+        f"{stream['kind']} {stream['id']}, version {answer['version']:,}, of"
+        f" {answer['events']:,} events up to position {answer['position']:,}"
+    )
+    return Group(table, Text(told, style="dim"))
+
+
+def differences(answer: Answer) -> RenderableType:
+    """What changed, a line for each place."""
+    table = _table("what", "before", "after", "by", "on", "reason", "event")
+    for one in answer["differences"]:
+        by = one["made_by"][-1]
+        table.add_row(
+            Text(name(one["what"])),
+            Text(_plain(one["before"])),
+            Text(_plain(one["after"])),
+            Text(name(by["actor"])),
+            by["occurred_at"][:10],
+            Text(name(by["reason"] or "")),
+            f"{by['type']} at {by['position']:,}",
+        )
+    return Group(table, Text(f"{len(answer['differences']):,} differences", style="dim"))
+
+
+def trace(answer: Answer) -> RenderableType:
+    """A command: its events, its cause, and what came of it."""
+    table = _table("", "position", "type", "stream", "by", "recorded")
+    cause = answer["caused_by"]
+    if cause is not None:
+        event = cause["event"]
+        table.add_row("caused by", *([f"{cause['id']}", "", "", "", ""] if event is None
+                                     else _event_cells(event)))  # fmt: skip
+    for event in answer["events"]:
+        table.add_row("recorded", *_event_cells(event))
+    for one in answer["caused"]:
+        for event in one["events"]:
+            whole = {**event, "actor": one["actor"], "recorded_at": one["recorded_at"]}
+            table.add_row("gave rise to", *_event_cells(whole))
+    models = ", ".join(
+        f"{model} {'yes' if one['visible'] else 'not yet'}"
+        for model, one in answer["read_models"].items()
+    )
+    receipts = ", ".join(f"{one['status']} under {name(one['key'])}" for one in answer["receipts"])
+    told = [
+        f"command {answer['command_id']} by {name(answer['actor'])}",
+        f"answered {receipts or 'before what is kept'}",
+        f"in the read models: {models}",
+    ]
+    return Group(table, *(Text(line, style="dim") for line in told))
+
+
+def _event_cells(event: Answer) -> list[RenderableType]:
+    stream = event["stream"]
+    return [
+        f"{event['position']:,}",
+        event["type"],
+        f"{stream['kind']} {stream['id']} {event['version']:,}",
+        Text(name(event["actor"])),
+        event["recorded_at"],
+    ]
+
+
+def _plain(value: object) -> str:
+    """A value of a state for people: amounts with their currency, the rest as JSON has it."""
+    if value is None:
+        return "–"
+    if isinstance(value, Mapping) and value.keys() == {"value", "currency"}:
+        return f"{money(value)} {value['currency']}"
+    return name(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
 
 
 def show(found: RenderableType, console: Console | None = None) -> None:

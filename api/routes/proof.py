@@ -3,21 +3,19 @@
 import base64
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Path, Query, Request, Security
+from fastapi import APIRouter, Depends, Path, Query, Request
 from starlette.responses import Response
 
 from api.errors import RangeReversed
 from api.openapi import read_responses
-from api.routes.reading import Shared, json_response, reader
+from api.routes.reading import Auditor, Shared, json_response
 from api.schemas.proof import CheckpointAnswer, ConsistencyAnswer, InclusionAnswer
-from api.tokens import Principal, Scope
 from infra.proof.proofs import Proofs
 
 router = APIRouter(prefix="/v1/audit", tags=["audit"])
 
 MOST = 2**63 - 1
 
-Auditor = Annotated[Principal, Security(reader, scopes=[Scope.AUDIT.value])]
 Size = Annotated[
     int | None,
     Query(ge=1, le=MOST, description="Of the tree; that of the newest checkpoint by default."),

@@ -29,7 +29,7 @@ async def _services(request: Request) -> Services:
 _SCHEME = HTTPBearer(auto_error=False, scheme_name="bearer", bearerFormat="JWT")
 
 
-async def reader(
+async def _reader(
     request: Request, scopes: SecurityScopes, _: Annotated[object, Depends(_SCHEME)]
 ) -> Principal:
     """Who asks. Raises Unauthorized and Forbidden."""
@@ -40,7 +40,8 @@ async def reader(
 
 
 Shared = Annotated[Services, Depends(_services)]
-Reader = Annotated[Principal, Security(reader, scopes=[Scope.READ.value])]
+Reader = Annotated[Principal, Security(_reader, scopes=[Scope.READ.value])]
+Auditor = Annotated[Principal, Security(_reader, scopes=[Scope.AUDIT.value])]
 
 
 def json_response(value: Any, *, version: int | None = None, link: str | None = None) -> Response:

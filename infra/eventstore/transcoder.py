@@ -67,26 +67,34 @@ class _Codec:
     names: tuple[str, ...]
     body: Any
     decoder: msgspec.json.Decoder[Any]
-    holds_personal: bool
+    personal: tuple[str, ...]
+    """The fields that may hold personal text."""
+
+    @property
+    def holds_personal(self) -> bool:
+        return bool(self.personal)
 
     def encode(self, values: dict[str, Any]) -> bytes:
         given = {name: values[name] for name in self.names if name in values}
         return _encoder.encode(self.body(**given))
 
-    def decode(self, state: bytes, class_version: int) -> dict[str, Any]:
-        """The fields, brought up to the class's present version first.
+    def decode(self, state: bytes | memoryview, class_version: int) -> Any:
+        """The body, brought up to the class's present version first: the one place where that is
+        done, whoever reads. A structure with the class's fields as attributes.
 
         Errors: `ValueError` for what does not fit the class, or was written by a later program.
         """
         if class_version == self.version:
-            body = self.decoder.decode(state)
-        elif class_version > self.version:
+            return self.decoder.decode(state)
+        if class_version > self.version:
             raise ValueError(f"{self.cls.__qualname__} of a later version, {class_version}")
-        else:
-            raw = msgspec.json.decode(state)
-            for version in range(class_version, self.version):
-                getattr(self.cls, f"upcast_v{version}_v{version + 1}")(raw)
-            body = msgspec.convert(raw, self.body, dec_hook=_decode_custom)
+        raw = msgspec.json.decode(state)
+        for version in range(class_version, self.version):
+            getattr(self.cls, f"upcast_v{version}_v{version + 1}")(raw)
+        return msgspec.convert(raw, self.body, dec_hook=_decode_custom)
+
+    def fields(self, body: Any) -> dict[str, Any]:
+        """What a decoded body holds, by name."""
         return {name: getattr(body, name) for name in self.names}
 
 
@@ -121,7 +129,7 @@ def _codec(cls: type, declared: list[dataclasses.Field[Any]]) -> _Codec:
         names=tuple(hints),
         body=body,
         decoder=msgspec.json.Decoder(body, dec_hook=_decode_custom),
-        holds_personal=any(_mentions_personal(hint) for hint in hints.values()),
+        personal=tuple(name for name, hint in hints.items() if _mentions_personal(hint)),
     )
 
 
@@ -129,6 +137,11 @@ def _codec(cls: type, declared: list[dataclasses.Field[Any]]) -> _Codec:
 def event_codec(cls: type) -> _Codec:
     """The codec of an event class. An absent optional field reads as none."""
     return _codec(cls, [f for f in dataclasses.fields(cls) if f.name not in _NOT_IN_BODY])
+
+
+def codec_of(topic: str) -> _Codec:
+    """The codec of the event class of a topic. Errors: `TopicError` where there is none."""
+    return event_codec(resolve_topic(topic))
 
 
 def later_version(topic: str, class_version: int) -> bool:
@@ -145,18 +158,19 @@ def state_codec(cls: type) -> _Codec:
     return _codec(cls, list(dataclasses.fields(cls)))
 
 
-def _personal_in(value: Any) -> Iterator[Personal]:
+def personal_in(value: Any) -> Iterator[Personal]:
+    """Each piece of personal text in a value of an event or state."""
     if isinstance(value, Personal):
         yield value
     elif isinstance(value, dict):
         for part in value.values():
-            yield from _personal_in(part)
+            yield from personal_in(part)
     elif isinstance(value, (tuple, list)):
         for part in value:
-            yield from _personal_in(part)
+            yield from personal_in(part)
     elif dataclasses.is_dataclass(value):
         for field in dataclasses.fields(value):
-            yield from _personal_in(getattr(value, field.name))
+            yield from personal_in(getattr(value, field.name))
 
 
 def _rebuilt(value: Any, change: Callable[[Personal], Personal]) -> Any:
@@ -167,7 +181,7 @@ def _rebuilt(value: Any, change: Callable[[Personal], Personal]) -> Any:
         return {key: _rebuilt(part, change) for key, part in value.items()}
     if isinstance(value, (tuple, list)):
         return type(value)(_rebuilt(part, change) for part in value)
-    if dataclasses.is_dataclass(value) and any(True for _ in _personal_in(value)):
+    if dataclasses.is_dataclass(value) and any(True for _ in personal_in(value)):
         parts = {
             field.name: _rebuilt(getattr(value, field.name), change)
             for field in dataclasses.fields(value)
@@ -176,17 +190,29 @@ def _rebuilt(value: Any, change: Callable[[Personal], Personal]) -> Any:
     return value
 
 
-def _place(stream: UUID, version: int) -> str:
+def _place(stream: UUID | str, version: int) -> str:
     """Names an event to the vault."""
     return f"{stream}:{version}"
 
 
-def _check_places(fields: dict[str, Any], stream: UUID, version: int) -> None:
+def _check_places(codec: _Codec, body: Any, stream: UUID | str, version: int) -> None:
     place = _place(stream, version)
-    for name, value in fields.items():
-        for personal in _personal_in(value):
+    for name in codec.personal:
+        for personal in personal_in(getattr(body, name)):
             if not Vault.is_for(personal, event=place, field=name):
                 raise ValueError(f"{name} holds a text that was sealed for another place")
+
+
+def decode_body(
+    topic: str, stream_id: UUID | str, version: int, class_version: int, state: bytes | memoryview
+) -> Any:
+    """The body in a row of the log, as the present version of its class has it, with its personal
+    fields unopened. Errors: as `decode_event`."""
+    codec = codec_of(topic)
+    body = codec.decode(state, class_version)
+    if codec.personal:
+        _check_places(codec, body, stream_id, version)
+    return body
 
 
 def decode_event(
@@ -204,10 +230,8 @@ def decode_event(
     """
     cls = resolve_topic(topic)
     event = object.__new__(cls)
-    codec = event_codec(cls)
-    fields = codec.decode(state, class_version)
-    if codec.holds_personal:
-        _check_places(fields, stream_id, version)
+    body = decode_body(topic, stream_id, version, class_version, state)
+    fields: dict[str, Any] = codec_of(topic).fields(body)
     fields["originator_id"] = stream_id
     fields["originator_version"] = version
     fields["timestamp"] = occurred_at
@@ -258,7 +282,7 @@ class EventMapper(Mapper[UUID]):
             return values
         place = _place(stream, version)
         for name in codec.names:
-            for personal in _personal_in(values.get(name)):
+            for personal in personal_in(values.get(name)):
                 if not Vault.is_for(personal, event=place, field=name):
                     self._vault.seal(personal, event=place, field=name)
         return values
@@ -270,7 +294,8 @@ class EventMapper(Mapper[UUID]):
         stream = cast(UUID, stored_event.originator_id)
         if issubclass(cls, LedgerAggregate):
             codec = state_codec(cls)
-            state = self._opened(codec, codec.decode(stored_event.state, class_version))
+            body = codec.decode(stored_event.state, class_version)
+            state = self._opened(codec, codec.fields(body))
             state["class_version"] = codec.version
             return cls.Snapshot(
                 originator_id=stream,
@@ -297,5 +322,5 @@ class EventMapper(Mapper[UUID]):
     def _opened(self, codec: _Codec, values: dict[str, Any]) -> dict[str, Any]:
         if not codec.holds_personal:
             return values
-        self._vault.fetch({p.subject for value in values.values() for p in _personal_in(value)})
+        self._vault.fetch({p.subject for value in values.values() for p in personal_in(value)})
         return {name: _rebuilt(value, self._vault.opened) for name, value in values.items()}

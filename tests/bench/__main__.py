@@ -13,12 +13,13 @@ from infra.cluster import DATABASE
 from infra.embedded import EmbeddedPostgres
 from infra.migrations import migrate
 from infra.postgres import connect
-from tests.bench import append, audit, company, folding, http, questions, transport
+from tests.bench import append, audit, company, folding, http, questions, replay, transport
 from tests.bench.rounds import tell
 
 WRITERS = 32
 EVENTS = 200_000
 CARRIED = 40_000
+REPLAYED = 300_000
 ROUNDS = 3
 
 
@@ -78,6 +79,16 @@ def _transport(folder: Path, rounds: int) -> list[str]:
     return rows
 
 
+def _replay(folder: Path, rounds: int) -> list[str]:
+    """Rows of the table about history for auditors."""
+    with EmbeddedPostgres(folder / "replay") as server:
+        tell(f"replay, about {REPLAYED:,} events")
+        url = _database(server, "replay")
+        company.fill(url, REPLAYED)
+        replay.lengthen(url)
+        return replay.measure(url, rounds)
+
+
 def _row(what: str, ours: float, against: str, theirs: float, target: float) -> str:
     ratio = ours / theirs
     met = "met" if ratio >= target else "NOT MET"
@@ -85,8 +96,8 @@ def _row(what: str, ours: float, against: str, theirs: float, target: float) -> 
 
 
 def main() -> None:
-    """All measurements but those of `questions` and `audit`; only those through Kafka, if
-    `transport` is the argument."""
+    """All measurements but those of `questions` and `audit`; only those through Kafka, or of
+    history, if `transport` or `replay` is the argument."""
     if sys.argv[1:2] == ["audit"]:
         audit.main(sys.argv[2:])
         return
@@ -99,6 +110,9 @@ def main() -> None:
         folder.chmod(0o755)
         if sys.argv[1:] == ["transport"]:
             tell("\n".join([*table, *_transport(folder, ROUNDS)]))
+            return
+        if sys.argv[1:] == ["replay"]:
+            tell("\n".join([*table, *_replay(folder, ROUNDS)]))
             return
         with EmbeddedPostgres(folder / "append") as server:
             tell(f"append, one event a command, {WRITERS} writers")
@@ -129,6 +143,7 @@ def main() -> None:
             p99 = measured.median_p99(contender)
             met = "met" if p99 < 80 else "NOT MET"
             table.append(f"| {contender}, p99 ms | {p99:,.1f} | | | | < 80 | {met} |")
+        table += _replay(folder, ROUNDS)
         table += _transport(folder, ROUNDS)
     load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
     tell(f"\n{os.cpu_count()} cores, Python {platform.python_version()}, load {load}\n")

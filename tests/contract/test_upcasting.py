@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 from decimal import Decimal
 from types import SimpleNamespace
@@ -14,6 +15,10 @@ from domain.aggregate import LedgerAggregate
 from infra.contract.bodies import body_schema, event_classes
 from infra.contract.compatibility import breaks
 from infra.eventstore.feed import Recorded, Undecodable
+from infra.history import states
+from infra.history.lines import Lines
+from infra.history.reading import Reading, span
+from infra.history.texts import Marked
 from infra.kafka import OUTGOING_COLUMNS, Outgoing, arrived, event_record
 from infra.postgres import connect, quote
 from projections import parking
@@ -47,6 +52,7 @@ class Parcel(LedgerAggregate):
             aggregate.kilograms = self.kilograms
 
 
+MARKED = Marked(lambda subjects: set())
 PARCEL = UUID("00000000-0000-4000-8000-00000000000a")
 BODIES = [
     ("posted", 1, "{}"),
@@ -112,6 +118,19 @@ def test_kafka(parcels: OldLog) -> None:
         for one in records
     ]
     assert weights([one.recorded() for one in brought]) == EXPECTED
+
+
+def test_the_replay(parcels: OldLog) -> None:
+    """As lines, as state after each version, and as of a date."""
+    reading = Reading(parcels.pool, span(parcels.pool))
+    found = [json.loads(line) for line in Lines(MARKED).of(reading.next()).splitlines()]
+    assert [line["data"] for line in found] == [{}, {"kilograms": "1.25"}, {"kilograms": "3"}]
+    assert [line["class_version"] for line in found] == [1, 1, 2]
+    for version, expected in ((2, EXPECTED[0]), (3, EXPECTED[1])):
+        state = states.state(parcels.pool, PARCEL, states.AfterVersion(version))
+        assert state.fields()["kilograms"] == expected
+        at = datetime(2024, 1, version, tzinfo=UTC)
+        assert states.state(parcels.pool, PARCEL, states.AsOf(at)).fields() == state.fields()
 
 
 def test_parked_events(parcels: OldLog) -> None:

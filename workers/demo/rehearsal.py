@@ -21,7 +21,7 @@ from domain.pipeline import DEFAULT_PIPELINE_ID
 from domain.policies.demand import Demand
 from domain.policies.levels import Levels
 from domain.policies.policy import Cause, Command, Happened, Judgement, Timer
-from infra.kafka import event_id
+from infra.ids import event_id
 from workers.demo.script import Line
 
 _MEMORY: Final = {"PERSISTENCE_MODULE": "eventsourcing.popo"}

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 from infra.eventstore.doorbell import Doorbell
 from infra.eventstore.feed import StoreFeed
-from infra.kafka import event_id
+from infra.ids import event_id
 from tests.integration.relay.ground import PARTITIONS, Ground, key
 
 

@@ -13,7 +13,7 @@ import pytest
 from domain.definitions import BUILT_IN
 from domain.policies.demand import Demand
 from domain.policies.levels import Levels
-from infra.kafka import event_id
+from infra.ids import event_id
 from tests.integration.workers.conftest import Event, Installation
 from workers.demo import customers
 from workers.policies import Policy, policing

@@ -23,7 +23,7 @@ from domain.policies.policy import Command, Decision, Happened, Reaction, Timer
 from domain.values import Severity
 from infra.eventstore.feed import Batch, StoreFeed
 from infra.eventstore.policy_memory import Overtaken, PolicyMemory
-from infra.kafka import event_id
+from infra.ids import event_id
 from infra.postgres import Pool
 from infra.settings import Settings, SettingsError
 from tests.integration.eventstore import fixtures

@@ -16,6 +16,7 @@ from kafka.errors import KafkaTimeoutError
 
 import infra.kafka
 from infra.eventstore.feed import Undecodable, recorded
+from infra.ids import event_id
 from infra.kafka import (
     SOURCE,
     WATERMARK,
@@ -26,7 +27,6 @@ from infra.kafka import (
     Topic,
     arrived,
     client_options,
-    event_id,
     event_record,
     watermark_record,
 )

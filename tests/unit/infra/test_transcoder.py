@@ -94,7 +94,7 @@ def test_snapshots_come_back_as_they_were(
     state = data.draw(states(cls))
     aggregate = object.__new__(cls)
     id_, version = data.draw(st.uuids()), data.draw(st.integers(1, 2**31 - 1))
-    for number, personal in enumerate(transcoder._personal_in(state)):
+    for number, personal in enumerate(transcoder.personal_in(state)):
         mapper._vault.prepare([personal.subject])
         mapper._vault.seal(personal, event=f"{id_}:{number}", field="text")
     vars(aggregate).update(state, _id=id_, _version=version, _pending_events=[])
