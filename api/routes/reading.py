@@ -101,9 +101,10 @@ def page_response(
 async def names(
     services: Services, principal: Principal, tokens: Iterable[str | None]
 ) -> Callable[[str | None], str | None]:
-    """Opens personal texts for those who may read them; for others, and erased ones, null."""
+    """Opens personal texts for those who may read them, null for others; `[erased]` for the texts
+    of persons who were erased."""
     sealed = {token for token in tokens if token is not None}
     if not sealed or Scope.PERSONAL not in principal.scopes:
         return lambda token: None
-    opened = await services.reads.in_thread(services.vault.open_tokens, sealed)
+    opened = await services.reads.in_thread(services.vault.shown_tokens, sealed)
     return lambda token: None if token is None else opened.get(token)
