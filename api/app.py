@@ -34,10 +34,14 @@ from api.routes import (
     segments,
     value,
 )
+from api.routes import (
+    erasures as erasure_routes,
+)
 from api.services import Services
 from api.tokens import Tokens
 from domain.definitions import BUILT_IN, Definitions
 from infra.commands import Commands
+from infra.erasure import Erasures
 from infra.postgres import Pool
 from infra.settings import Settings
 from infra.vault import Vault
@@ -88,6 +92,7 @@ def create_app(
     *,
     commands: Commands,
     vault: Vault,
+    erasures: Erasures,
     read_pool: Pool,
     log_pool: Pool,
     models: Mapping[str, str],
@@ -130,6 +135,8 @@ def create_app(
         dispatcher=dispatcher(commands, tokens),
         reads=reads,
         vault=vault,
+        erasures=erasures,
+        log_pool=log_pool,
         tokens=tokens,
         cursors=Cursors(tokens.derived_key("cursors")),
         metrics=metrics,
@@ -139,7 +146,7 @@ def create_app(
     )
     routes = [CommandRoute(command) for command in COMMANDS]
     app.router.routes += routes
-    for resource in (*_READS, bulk, health):
+    for resource in (*_READS, erasure_routes, bulk, health):
         app.router.routes.extend(resource.router.routes)
     app.add_middleware(Pictures)
     app.add_middleware(CommandIndex, routes=routes)

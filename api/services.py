@@ -13,6 +13,8 @@ from api.reads import Reads
 from api.tokens import Tokens
 from domain.definitions import Definitions
 from infra.commands import Commands
+from infra.erasure import Erasures
+from infra.postgres import Pool
 from infra.settings import Settings
 from infra.vault import Vault
 
@@ -23,6 +25,8 @@ class Services:
     dispatcher: Dispatcher
     reads: Reads
     vault: Vault
+    erasures: Erasures
+    log_pool: Pool
     tokens: Tokens
     cursors: Cursors
     metrics: Metrics

@@ -227,6 +227,11 @@ class Vault:
         with self._lock:
             self._keys.pop(subject, None)
 
+    def forget_all(self) -> None:
+        """Ask the database again for every key."""
+        with self._lock:
+            self._keys.clear()
+
     def close(self) -> None:
         """Forget the keys and close the connections."""
         with self._lock:

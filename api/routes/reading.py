@@ -29,7 +29,7 @@ async def _services(request: Request) -> Services:
 _SCHEME = HTTPBearer(auto_error=False, scheme_name="bearer", bearerFormat="JWT")
 
 
-async def _reader(
+async def reader_of(
     request: Request, scopes: SecurityScopes, _: Annotated[object, Depends(_SCHEME)]
 ) -> Principal:
     principal = principal_of(read_headers(request.scope["headers"]), services_of(request).tokens)
@@ -39,7 +39,7 @@ async def _reader(
 
 
 Shared = Annotated[Services, Depends(_services)]
-Reader = Annotated[Principal, Security(_reader, scopes=[Scope.READ.value])]
+Reader = Annotated[Principal, Security(reader_of, scopes=[Scope.READ.value])]
 
 
 def json_response(value: Any, *, version: int | None = None, link: str | None = None) -> Response:
