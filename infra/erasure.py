@@ -269,12 +269,13 @@ class Erasures:
             # Those of earlier versions of the program may hold attributes in the clear.
             cursor.execute("DELETE FROM snapshots WHERE stream_id = %(customer_id)s", named)
             cursor.execute(
-                "SELECT min(position) FROM events WHERE stream_id = %(customer_id)s"
+                "SELECT position, reason FROM events WHERE stream_id = %(customer_id)s"
                 " AND topic = %(topic)s"
-                " AND position(convert_to(%(subject)s, 'UTF8') IN state) > 0",
+                " AND position(convert_to(%(subject)s, 'UTF8') IN state) > 0"
+                " ORDER BY position LIMIT 1",
                 named,
             )
-            position = cursor.fetchall()[0][0]
+            position, reason = cursor.fetchall()[0]
             cursor.execute(
                 "SELECT position FROM events WHERE stream_id = %(customer_id)s AND version = 1",
                 named,
@@ -290,8 +291,9 @@ class Erasures:
         with self._vault_pool.connection() as connection, connection.cursor() as cursor:
             cursor.execute(
                 "UPDATE erasures SET position = %s, since_position = %s, sealed_fields = %s,"
-                " positions = %s, in_clear = %s WHERE subject = %s",
-                (position, since, int(fields), positions or [], clear, erasure.subject),
+                " positions = %s, in_clear = %s, reason = coalesce(reason, %s)"
+                " WHERE subject = %s",
+                (position, since, int(fields), positions or [], clear, reason, erasure.subject),
             )
 
     def _unrecorded(self) -> list[Erasure]:

@@ -35,7 +35,7 @@ COMMENT ON COLUMN erasures.customer_id IS 'The customer that the person is, or b
 COMMENT ON COLUMN erasures.kind IS 'contact or customer.';
 COMMENT ON COLUMN erasures.erased_at IS 'When the key was first destroyed.';
 COMMENT ON COLUMN erasures.actor IS 'Id of the principal that asked for it.';
-COMMENT ON COLUMN erasures.reason IS 'Why, in the words of who asked for it; not in the file.';
+COMMENT ON COLUMN erasures.reason IS 'Why, in the words of who asked for it; not in the file, but with the event.';
 COMMENT ON COLUMN erasures.position IS 'Position of the event that records it; null until there is one.';
 COMMENT ON COLUMN erasures.since_position IS 'Position of the first event about the person; null until the event is recorded.';
 COMMENT ON COLUMN erasures.sealed_fields IS 'How many sealed texts in the log the key had opened; null until the event is recorded.';
@@ -45,7 +45,8 @@ COMMENT ON COLUMN erasures.in_clear IS
 
 GRANT SELECT, INSERT, UPDATE ON master TO crm_vault;
 GRANT SELECT, INSERT ON erasures TO crm_vault;
-GRANT UPDATE (position, since_position, sealed_fields, positions, in_clear) ON erasures TO crm_vault;
+GRANT UPDATE (reason, position, since_position, sealed_fields, positions, in_clear)
+    ON erasures TO crm_vault;
 DO $$ BEGIN
     IF current_setting('server_version_num')::int >= 170000 THEN
         GRANT MAINTAIN ON keys TO crm_vault;  -- to VACUUM what an erasure leaves behind

@@ -175,11 +175,7 @@ def forms(text: str) -> list[bytes]:
     """How a text may stand somewhere: as it is, in hexadecimal digits, in base64."""
     raw = text.encode()
     encoded = [base64.b64encode(b" " * before + raw) for before in range(3)]
-    return [
-        raw,
-        raw.hex().encode(),
-        *(part[4 : -4 if len(part) > 12 else None] for part in encoded),
-    ]
+    return [raw, raw.hex().encode(), *(part[4:-4] for part in encoded)]
 
 
 def files_holding(folders: Iterable[Path], text: str) -> set[Path]:

@@ -42,9 +42,8 @@ def test_the_next_start_completes_it(product: Running, point: str) -> None:
     shown = product.get(f"/v1/customers/{person}", min_position=certificate["position"])
     assert shown["name"] == "[erased]"
     with database(product.directory) as admin:
-        assert admin.rows(
-            "SELECT count(*) FROM log.events WHERE topic = 'crm.customer.erased'"
-        ) == [(1,)]
+        erased = "SELECT count(*) FROM log.events WHERE topic = 'crm.customer.erased'"
+        assert admin.rows(erased) == [(1,)]
     lines = (product.directory / "erasures.ndjson").read_text().splitlines()
     (line,) = map(json.loads, lines)
     assert line == {

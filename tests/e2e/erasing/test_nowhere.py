@@ -20,7 +20,7 @@ from infra.master_keys import MasterKey
 from infra.settings import Settings
 from tests.e2e.erasing.running import PATIENCE, Database, Running, database, files_holding
 
-pytestmark = [pytest.mark.database, pytest.mark.kafka, pytest.mark.slow]
+pytestmark = [pytest.mark.database, pytest.mark.slow]
 
 CLEAR = "Siriusquark Cybernetics Works"
 PERSON = {
