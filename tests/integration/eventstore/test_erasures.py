@@ -13,7 +13,6 @@ from domain.values import CustomerKind, Personal
 from infra.commands import Request, StoreUnavailable
 from infra.erasure import Erasure, Erasures
 from infra.erasure_file import ErasureFile
-from tests.integration.eventstore.fixtures import *  # noqa: F403
 from tests.integration.eventstore.products import Product
 from tests.integration.eventstore.stepping import Log, eventually, run
 
