@@ -183,16 +183,6 @@ class Erasures:
         found = self._select("WHERE subject = %s", (subject,))
         return found[0] if found else None
 
-    def keys_back(self) -> int:
-        """How many persons who were erased have a key: 0, or a backup was restored since the
-        last start."""
-        with self._vault_pool.connection() as connection, connection.cursor() as cursor:
-            cursor.execute(
-                "SELECT count(*) FROM keys JOIN erasures USING (subject) WHERE wrapped IS NOT NULL"
-            )
-            count: int = cursor.fetchall()[0][0]
-            return count
-
     def _found(self, subject: UUID) -> Erasure:
         found = self.find(subject)
         if found is None:

@@ -1,6 +1,7 @@
 """Who was erased, outside the database: a file that a restored backup does not take back.
 
-One line of JSON for each erasure, only ever added: ids, a time and an actor, no personal text.
+One line of JSON for each erasure, only ever added: ids, a time and an actor, no personal text. Two
+requests for the same one at the same moment may add it twice.
 """
 
 from __future__ import annotations
