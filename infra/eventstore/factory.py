@@ -192,4 +192,4 @@ class Factory(InfrastructureFactory[TrackingRecorder]):
         vault = self.__dict__.pop("vault", None)
         if vault is not None:
             vault.close()
-            del self.vault_pool
+            self.__dict__.pop("vault_pool", None)
