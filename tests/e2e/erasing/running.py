@@ -143,17 +143,19 @@ class Database:
             )
         ]
 
-    def holding(self, text: str) -> set[str]:
-        """The tables with the text in any column, also in the bytes of one."""
-        found = set()
+    def holding(self, *texts: str) -> dict[str, set[str]]:
+        """For each text the tables with it in any column, also in the bytes of one."""
+        found: dict[str, set[str]] = {text: set() for text in texts}
+        wanted = [(text, form.decode()) for text in texts for form in forms(text)]
+        columns = ", ".join(["coalesce(bool_or(position(%s IN whole) > 0), false)"] * len(wanted))
         for table in self.tables():
-            for form in forms(text):
-                ((count,),) = self.rows(
-                    f"SELECT count(*) FROM {table} AS row WHERE position(%s IN row::text) > 0",
-                    [form.decode()],
-                )
-                if count:
-                    found.add(table.replace('"', ""))
+            (held,) = self.rows(
+                f"SELECT {columns} FROM (SELECT row::text AS whole FROM {table} AS row) AS rows",
+                [form for _, form in wanted],
+            )
+            for (text, _), holds in zip(wanted, held, strict=True):
+                if holds:
+                    found[text].add(table.replace('"', ""))
         return found
 
     def close(self) -> None:
@@ -178,10 +180,9 @@ def forms(text: str) -> list[bytes]:
     return [raw, raw.hex().encode(), *(part[4:-4] for part in encoded)]
 
 
-def files_holding(folders: Iterable[Path], text: str) -> set[Path]:
-    """The files with the text in any form; one that goes away meanwhile holds nothing."""
-    wanted = forms(text)
-    found = set()
+def files_holding(folders: Iterable[Path], *texts: str) -> dict[str, set[str]]:
+    """For each text the files with it in any form; one that goes away meanwhile holds nothing."""
+    found: dict[str, set[str]] = {text: set() for text in texts}
     for folder in folders:
         for path in folder.rglob("*"):
             if not path.is_file() or path.is_symlink():
@@ -190,6 +191,7 @@ def files_holding(folders: Iterable[Path], text: str) -> set[Path]:
                 content = path.read_bytes()
             except FileNotFoundError:
                 continue
-            if any(form in content for form in wanted):
-                found.add(path)
+            for text in texts:
+                if any(form in content for form in forms(text)):
+                    found[text].add(str(path))
     return found
