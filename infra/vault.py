@@ -263,8 +263,9 @@ class Vault:
         """`master`: the fingerprint of the key that wrapped it, where that was noted."""
         if wrapped is None:
             return None
-        for look in (lambda: None, self._look_for_others):
-            look()
+        for again in (False, True):
+            if again:
+                self._look_for_others()
             named = self._masters.get(master or "")
             for each in [named] if named else list(self._masters.values()):
                 key = each.unwrap(subject, bytes(wrapped))

@@ -77,9 +77,9 @@ def databases(settings: Settings, *, administering: bool = True) -> Iterator[Dat
             url = settings.database_url.get_secret_value()
             administered = addresses = Databases(url, url)
             member = None
-        schemas = dict(ALL_SCHEMAS)
+        at_log = dict(ALL_SCHEMAS)
         wanted: list[tuple[str, Mapping[str, str], str | None]]
-        wanted = [(administered.log, schemas, member)]
+        wanted = [(administered.log, at_log, member)]
         for apart, names in (
             (settings.read_database_url, READ_SCHEMAS),
             (settings.vault_database_url, VAULT_SCHEMAS),
@@ -87,7 +87,7 @@ def databases(settings: Settings, *, administering: bool = True) -> Iterator[Dat
             if apart is not None:
                 wanted.append((apart.get_secret_value(), names, None))
                 for part in names:
-                    del schemas[part]
+                    del at_log[part]
         addresses = in_settings(settings, addresses)
         for url, schemas, login in wanted:
             if administering or not _up_to_date(url, schemas):
