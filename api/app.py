@@ -38,10 +38,14 @@ from api.routes import (
     segments,
     value,
 )
+from api.routes import (
+    erasures as erasure_routes,
+)
 from api.services import Services
 from api.tokens import Tokens
 from domain.definitions import BUILT_IN, Definitions
 from infra.commands import Commands
+from infra.erasure import Erasures
 from infra.history.texts import OnHandout, on_handout
 from infra.postgres import Pool
 from infra.proof.proofs import Proofs
@@ -96,6 +100,7 @@ def create_app(
     *,
     commands: Commands,
     vault: Vault,
+    erasures: Erasures,
     read_pool: Pool,
     log_pool: Pool,
     models: Mapping[str, str],
@@ -141,6 +146,8 @@ def create_app(
         reads=reads,
         proofs=Proofs(log_pool),
         vault=vault,
+        erasures=erasures,
+        log_pool=log_pool,
         tokens=tokens,
         cursors=Cursors(tokens.derived_key("cursors")),
         metrics=metrics,
@@ -151,7 +158,7 @@ def create_app(
     )
     routes = [CommandRoute(command) for command in COMMANDS]
     app.router.routes += routes
-    for resource in (*_READS, audit, proof, bulk, health):
+    for resource in (*_READS, audit, proof, erasure_routes, bulk, health):
         app.router.routes.extend(resource.router.routes)
     app.add_middleware(Pictures)
     app.add_middleware(CommandIndex, routes=routes)

@@ -19,12 +19,12 @@ from api.errors import (
     MalformedBody,
     UnsupportedMediaType,
 )
-from api.schemas.fields import CommandBody
+from api.schemas.fields import Model
 
 JSON_TYPE = b"application/json"
 NDJSON_TYPE = b"application/x-ndjson"
 
-Body = TypeVar("Body", bound=CommandBody)
+Body = TypeVar("Body", bound=Model)
 
 
 async def read_body(receive: Receive, declared: bytes | None, limit: int) -> bytes:

@@ -14,6 +14,8 @@ from api.reads import Reads
 from api.tokens import Tokens
 from domain.definitions import Definitions
 from infra.commands import Commands
+from infra.erasure import Erasures
+from infra.postgres import Pool
 from infra.proof.proofs import Proofs
 from infra.settings import Settings
 from infra.vault import Vault
@@ -26,6 +28,8 @@ class Services:
     reads: Reads
     proofs: Proofs
     vault: Vault
+    erasures: Erasures
+    log_pool: Pool
     tokens: Tokens
     cursors: Cursors
     metrics: Metrics

@@ -222,6 +222,20 @@ class CRM(Application[UUID]):
         )
         return customer
 
+    def erase_contact(
+        self, customer_id: UUID, *, contact_id: UUID, occurred_at: datetime | None = None
+    ) -> Customer:
+        """After the key has been destroyed. Nothing where that has been recorded."""
+        customer = self._get(Customer, customer_id)
+        customer.erase_contact(contact_id=contact_id, at=self._at(occurred_at, customer))
+        return customer
+
+    def erase_customer(self, customer_id: UUID, *, occurred_at: datetime | None = None) -> Customer:
+        """Of a person, after the key has been destroyed. Nothing where that has been recorded."""
+        customer = self._get(Customer, customer_id)
+        customer.erase(at=self._at(occurred_at, customer))
+        return customer
+
     def record_response(
         self,
         customer_id: UUID,

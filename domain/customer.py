@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final, Self
 from uuid import UUID
 
+from domain import personal_attributes
 from domain.aggregate import LedgerAggregate
 from domain.errors import (
     AlreadyIdentified,
     AlreadyLost,
     CauseReserved,
     ContactDiffers,
+    ContactNotFound,
     CostDiffers,
     CurrencyDiffers,
     DeliveryDiffers,
@@ -23,12 +25,14 @@ from domain.errors import (
     InvalidLimit,
     InvalidQuantity,
     NameMissing,
+    NotAPerson,
     NotInRelationship,
     NotLost,
     OrderDiffers,
     PaymentDiffers,
     RetentionLimitExceeded,
     RetentionNotPlanned,
+    SubjectErased,
     TooManyContacts,
 )
 from domain.values import (
@@ -59,6 +63,7 @@ CONTACTS: Final = 1_000
 EMAIL_LENGTH: Final = 254
 LONGEST_CYCLE: Final = 3_650
 """In days."""
+_ERASED: Final = "the person's data have been erased: nothing new is written"
 
 
 @dataclass(frozen=True)
@@ -102,7 +107,7 @@ class Customer(LedgerAggregate):
     """
 
     TOPIC = "crm.customer"
-    class_version = 2
+    class_version = 3
 
     kind: CustomerKind = field(init=False)
     name: str | None = field(init=False, default=None)
@@ -113,6 +118,11 @@ class Customer(LedgerAggregate):
     source: str | None = field(init=False, default=None)
     external_id: ExternalId | None = field(init=False, default=None)
     attributes: dict[str, AttributeValue] = field(init=False, default_factory=dict)
+    """Of a company; of a person only those of events of version 1."""
+    personal_attributes: tuple[Personal, ...] = field(init=False, default=())
+    """Of a person: the changes, in the order in which they were recorded."""
+    erased: bool = field(init=False, default=False)
+    erased_contacts: set[UUID] = field(init=False, default_factory=set)
     contacts: tuple[Contact, ...] = field(init=False, default=())
     orders: dict[str, Money] = field(init=False, default_factory=dict)
     order_costs: dict[str, Money] = field(init=False, default_factory=dict)
@@ -148,6 +158,7 @@ class Customer(LedgerAggregate):
         """Of a company `name` is set, of a person `personal_name`; R29: neither need be known."""
 
         TOPIC = "crm.customer.registered"
+        class_version = 2
         kind: CustomerKind
         name: str | None
         personal_name: Personal | None
@@ -157,6 +168,9 @@ class Customer(LedgerAggregate):
         source: str | None
         external_id: ExternalId | None
         attributes: dict[str, AttributeValue]
+        """Of a company; of a person only in version 1."""
+        personal_attributes: Personal | None = None
+        """Of a person: a JSON object, as `attributes` would be."""
 
         def apply(self, aggregate: Customer) -> None:
             aggregate.kind = self.kind
@@ -168,11 +182,18 @@ class Customer(LedgerAggregate):
             aggregate.source = self.source
             aggregate.external_id = self.external_id
             aggregate.attributes = dict(self.attributes)
+            if self.personal_attributes is not None:
+                aggregate.personal_attributes = (self.personal_attributes,)
+
+        @staticmethod
+        def upcast_v1_v2(state: dict[str, Any]) -> None:
+            """In version 1 a person's attributes were in the clear, and so they stay."""
 
     class ProfileChanged(Event):
         """None: unchanged. "": cleared. `attributes` holds the new and changed ones."""
 
         TOPIC = "crm.customer.profile-changed"
+        class_version = 2
         name: str | None = None
         personal_name: Personal | None = None
         identified: bool | None = None
@@ -181,6 +202,8 @@ class Customer(LedgerAggregate):
         source: str | None = None
         attributes: dict[str, AttributeValue] = field(default_factory=dict)
         removed_attributes: tuple[str, ...] = ()
+        personal_attributes: Personal | None = None
+        """Of a person, instead of both: a JSON object of what is new, null for what is removed."""
 
         def apply(self, aggregate: Customer) -> None:
             if self.name is not None:
@@ -198,6 +221,12 @@ class Customer(LedgerAggregate):
             for key in self.removed_attributes:
                 aggregate.attributes.pop(key, None)
             aggregate.attributes.update(self.attributes)
+            if self.personal_attributes is not None:
+                aggregate.personal_attributes += (self.personal_attributes,)
+
+        @staticmethod
+        def upcast_v1_v2(state: dict[str, Any]) -> None:
+            """In version 1 a person's attributes were in the clear, and so they stay."""
 
     class ContactAdded(Event):
         TOPIC = "crm.customer.contact-added"
@@ -220,6 +249,31 @@ class Customer(LedgerAggregate):
                 self.phone,
             )
             aggregate.contacts = (*aggregate.contacts, contact)
+
+    class ContactErased(Event):
+        """The contact's key is destroyed: what was sealed with it cannot be opened any more."""
+
+        TOPIC = "crm.customer.contact-erased"
+        contact_id: UUID
+
+        def apply(self, aggregate: Customer) -> None:
+            aggregate.erased_contacts.add(self.contact_id)
+            aggregate.contacts = tuple(
+                _forgotten(contact) if contact.contact_id == self.contact_id else contact
+                for contact in aggregate.contacts
+            )
+
+    class Erased(Event):
+        """The key of the person who is the customer is destroyed. The relationship goes on."""
+
+        TOPIC = "crm.customer.erased"
+
+        def apply(self, aggregate: Customer) -> None:
+            aggregate.erased = True
+            aggregate.personal_name = _unread(aggregate.personal_name)
+            aggregate.external_id = None
+            aggregate.attributes = {}
+            aggregate.personal_attributes = ()
 
     class CampaignResponded(Event):
         """A touch: what two-way promotion (R77) brings back."""
@@ -422,6 +476,7 @@ class Customer(LedgerAggregate):
         if identified or name is not None:
             name = text(name, "name")
         person = kind is CustomerKind.PERSON
+        attributes = checked_attributes(attributes)
         return cls._create(
             cls.Created,
             id=customer_id,
@@ -434,7 +489,10 @@ class Customer(LedgerAggregate):
             industry=optional_text(industry, "industry"),
             source=optional_text(source, "source"),
             external_id=external_id,
-            attributes=checked_attributes(attributes),
+            attributes={} if person else attributes,
+            personal_attributes=(
+                personal_attributes.change(customer_id, attributes) if person else None
+            ),
         )
 
     def change_profile(
@@ -489,6 +547,8 @@ class Customer(LedgerAggregate):
             Personal(contact_id, email) if email is not None else None,
             Personal(contact_id, phone) if phone is not None else None,
         )
+        if contact_id in self.erased_contacts:
+            raise SubjectErased(_ERASED)
         known = next((c for c in self.contacts if c.contact_id == contact_id), None)
         if known == contact:
             return
@@ -497,6 +557,28 @@ class Customer(LedgerAggregate):
         if len(self.contacts) >= CONTACTS:
             raise TooManyContacts(f"a customer has at most {CONTACTS:,} contacts")
         self.trigger_event(self.ContactAdded, timestamp=at, **vars(contact))
+
+    def erase_contact(self, *, contact_id: UUID, at: datetime) -> None:
+        """Records that the contact's key has been destroyed."""
+        self.check_contact(contact_id)
+        if contact_id not in self.erased_contacts:
+            self.trigger_event(self.ContactErased, timestamp=at, contact_id=contact_id)
+
+    def check_contact(self, contact_id: UUID) -> None:
+        """Raises ContactNotFound."""
+        if all(contact.contact_id != contact_id for contact in self.contacts):
+            raise ContactNotFound(f"the customer has no contact {contact_id}")
+
+    def erase(self, *, at: datetime) -> None:
+        """Records that the key of the person who is the customer has been destroyed."""
+        self.check_person()
+        if not self.erased:
+            self.trigger_event(self.Erased, timestamp=at)
+
+    def check_person(self) -> None:
+        """Raises NotAPerson."""
+        if self.kind is not CustomerKind.PERSON:
+            raise NotAPerson("the customer is a company; its contacts can be erased")
 
     def respond(self, *, campaign_id: UUID, channel: str, kind: str, at: datetime) -> None:
         """Each response is a fact of its own, however alike."""
@@ -549,6 +631,8 @@ class Customer(LedgerAggregate):
     ) -> None:
         """Each signal is a fact of its own, however alike."""
         detail = optional_text(detail, "detail", TEXT_LENGTH)
+        if detail is not None:
+            self._check_there()
         self.trigger_event(
             self.ChurnSignalRaised,
             timestamp=at,
@@ -699,6 +783,10 @@ class Customer(LedgerAggregate):
         if "type_on" in state:
             state["purchased_on"] = state["type_on"]
 
+    @staticmethod
+    def upcast_v2_v3(state: dict[str, Any]) -> None:
+        """Snapshots of version 2 knew of no erasure and of no sealed attributes."""
+
     def _is_due(self, kind: AlertKind, due_at: datetime) -> bool:
         demand = self.demand
         if kind is AlertKind.CYCLE:
@@ -730,6 +818,7 @@ class Customer(LedgerAggregate):
             return {}
         name = text(name, "name")
         if self.kind is CustomerKind.PERSON:
+            self._check_there()
             personal = Personal(self.id, name)
             return {} if personal == self.personal_name else {"personal_name": personal}
         return {} if name == self.name else {"name": name}
@@ -743,17 +832,47 @@ class Customer(LedgerAggregate):
     def _changed_attributes(
         self, values: Mapping[str, AttributeValue], removed: Sequence[str]
     ) -> dict[str, Any]:
-        changed = {k: v for k, v in checked_attributes(values).items() if not self._holds(k, v)}
-        gone = tuple(sorted({k for k in removed if k in self.attributes and k not in values}))
-        if len(self.attributes.keys() | changed.keys()) - len(gone) > ATTRIBUTES:
+        if not values and not removed:
+            return {}
+        values, person = checked_attributes(values), self.kind is CustomerKind.PERSON
+        if person and values:
+            self._check_there()
+        held = self.attributes
+        if person:
+            held = personal_attributes.held(held, self.personal_attributes)
+        changed = {k: v for k, v in values.items() if not _holds(held, k, v)}
+        gone = tuple(sorted({k for k in removed if k in held and k not in values}))
+        if len(held.keys() | changed.keys()) - len(gone) > ATTRIBUTES:
             raise InvalidAttributes(f"more than {ATTRIBUTES} attributes")
+        if person:
+            sealed = personal_attributes.change(self.id, changed, gone)
+            return {} if sealed is None else {"personal_attributes": sealed}
         return ({"attributes": changed} if changed else {}) | (
             {"removed_attributes": gone} if gone else {}
         )
 
-    def _holds(self, key: str, value: AttributeValue) -> bool:
-        held = self.attributes.get(key)
-        return held == value and type(held) is type(value)  # True == 1 == 1.0
+    def _check_there(self) -> None:
+        if self.erased:
+            raise SubjectErased(_ERASED)
+
+
+def _holds(attributes: Mapping[str, AttributeValue], key: str, value: AttributeValue) -> bool:
+    held = attributes.get(key)
+    return held == value and type(held) is type(value)  # True == 1 == 1.0
+
+
+def _unread(personal: Personal | None) -> Personal | None:
+    """The same text, not to be read any more: not even out of memory."""
+    return None if personal is None else Personal(personal.subject, None, personal.sealed)
+
+
+def _forgotten(contact: Contact) -> Contact:
+    return replace(
+        contact,
+        name=Personal(contact.contact_id, None, contact.name.sealed),
+        email=_unread(contact.email),
+        phone=_unread(contact.phone),
+    )
 
 
 def _alert(kind: AlertKind, event_id: UUID) -> str:

@@ -17,11 +17,13 @@ DomainError
 │   ├── InvalidRate         not above 0, too large, too many decimals, or of one currency only
 │   ├── NaiveTime           a time without an offset
 │   ├── InTheFuture         said to have happened later than now
+│   ├── NotAPerson          erasing a customer who is a company
 │   ├── CauseReserved       a cause of churn that only a policy finds
 │   ├── UnknownStage        not a stage of the pipeline's current revision
 │   └── CompetitorMissing   a loss without the winning competitor ("none", "unknown" will do)
 ├── NotFound
 │   ├── CustomerNotFound
+│   ├── ContactNotFound
 │   ├── OpportunityNotFound
 │   ├── CampaignNotFound
 │   ├── PipelineNotFound
@@ -79,6 +81,10 @@ class DomainError(Exception):
 
 class Invalid(DomainError):
     type = "invalid"
+
+
+class NotAPerson(Invalid):
+    type = "not-a-person"
 
 
 class NotFound(DomainError):
@@ -187,6 +193,10 @@ class ExchangeRateNotFound(NotFound):
 
 class MemberNotFound(NotFound):
     type = "member-not-found"
+
+
+class ContactNotFound(NotFound):
+    type = "contact-not-found"
 
 
 class AlreadyExists(Refused):

@@ -253,6 +253,7 @@ class Commands:
         self._vault = vault
         self._wait_for_key = wait_for_key
         self._threads = ThreadPoolExecutor(4, thread_name_prefix="load")
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._locks: WeakValueDictionary[UUID, asyncio.Lock] = WeakValueDictionary()
         self._in_flight: dict[tuple[str, str], asyncio.Task[Answer]] = {}
         self._recent: OrderedDict[tuple[str, str], Receipt] = OrderedDict()
@@ -269,6 +270,19 @@ class Commands:
         while self._tasks or self._loading:
             await asyncio.wait([*self._tasks, *self._loading.values()])
         self._threads.shutdown()
+
+    async def aggregate(self, id_: UUID) -> LedgerAggregate | None:
+        """The aggregate as it is in the log now; none if there is no such stream."""
+        return await self.blocking(self._repository.load, id_)
+
+    async def blocking(self, function: Callable[..., T], *args: Any) -> T:
+        """What the function gives, called in a thread. Errors of the store as of `execute`."""
+        return await self._in_thread(function, *args)
+
+    def forget(self, id_: UUID) -> None:
+        """Read the aggregate from the log when it is needed next; from any thread."""
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._repository.release, id_)
 
     async def receipts(self, actor: str, keys: Iterable[str]) -> dict[str, Receipt]:
         """What is known of the commands that the actor gave under these keys, by key."""
@@ -293,6 +307,8 @@ class Commands:
         `CommandError`s of this module, with nothing recorded; `OutcomeUnknown`, after which a retry
         with the same key tells. A caller that goes away does not stop a command that has begun.
         """
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
         slot = None if request.key is None else (request.actor, request.key)
         if slot is not None:
             first = self._in_flight.get(slot)

@@ -112,6 +112,9 @@ class Settings(BaseSettings):
     read_database_url: DatabaseUrl | None = Field(
         None, description="PostgreSQL for the read models; without it the log's own"
     )
+    vault_database_url: DatabaseUrl | None = Field(
+        None, description="PostgreSQL for the keys of personal data; without it the log's own"
+    )
     host: Text = Field("127.0.0.1", description="address to listen on")
     port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
     timezone: Annotated[str, AfterValidator(_known_timezone)] = Field(
@@ -129,6 +132,11 @@ class Settings(BaseSettings):
         Path("master.key"),
         validate_default=True,
         description="key that wraps the keys of personal data; relative to the data directory",
+    )
+    erasures_file: AbsolutePath = Field(
+        Path("erasures.ndjson"),
+        validate_default=True,
+        description="who was erased, outside the database; relative to the data directory",
     )
     seal_key_file: AbsolutePath = Field(
         Path("seal.key"),
@@ -223,7 +231,12 @@ class Settings(BaseSettings):
     )
 
     @field_validator(
-        "token_file", "master_key_file", "seal_key_file", "checkpoint_dir", mode="before"
+        "token_file",
+        "master_key_file",
+        "erasures_file",
+        "seal_key_file",
+        "checkpoint_dir",
+        mode="before",
     )
     @classmethod
     def _in_data_dir(cls, path: str | Path, info: ValidationInfo) -> Path:

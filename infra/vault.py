@@ -8,12 +8,11 @@ sealed text to the place it was written for. A sealed text is a token that names
 from __future__ import annotations
 
 import base64
-import contextlib
 import os
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -23,14 +22,25 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from domain.errors import SubjectErased
 from domain.values import Personal
+from infra.master_keys import KEY as _KEY
+from infra.master_keys import NONCE as _NONCE
+from infra.master_keys import MasterKey, beside, read_or_make_secret
 from infra.postgres import Pool
 
-_NONCE = 12
-_KEY = 32
+__all__ = ["Vault", "WrongMasterKey", "open_vault", "read_or_make_secret"]
+
+ERASED = "[erased]"
+"""Stands where a text was whose key is destroyed."""
+
 _VERSION = "1"
 _CHUNK = 10_000
-_OLDEST = """SELECT subject, wrapped FROM keys WHERE wrapped IS NOT NULL
+_TRIES = 3
+_OLDEST = """SELECT subject, wrapped, master FROM keys WHERE wrapped IS NOT NULL
     ORDER BY created_at, subject LIMIT 1"""
+# The share lock makes a change of the master key wait, and is not given once there was one.
+_ADD = """INSERT INTO keys (subject, wrapped, master)
+    SELECT %s, %s, master.fingerprint FROM master WHERE master.fingerprint = %s FOR SHARE
+    ON CONFLICT (subject) DO NOTHING"""
 
 
 class KeyNotCached(LookupError):
@@ -49,18 +59,26 @@ class Vault:
     """Seals and opens personal text.
 
     `seal` and `opened` never touch the database; `prepare` and `fetch` do. Keys are
-    remembered for `remember` seconds at most, so that an erasure elsewhere takes effect soon.
-    The pool's search path leads to the table of keys.
+    remembered for `remember` seconds at most, so that an erasure elsewhere takes effect soon;
+    `forget` makes it so at once. The pool's search path leads to the table of keys.
     """
 
     def __init__(
-        self, pool: Pool, master_key: bytes, *, remember: float = 60.0, capacity: int = 50_000
+        self,
+        pool: Pool,
+        master_key: bytes,
+        *,
+        others: Callable[[], Iterable[bytes]] = tuple,
+        remember: float = 60.0,
+        capacity: int = 50_000,
     ) -> None:
-        if len(master_key) != _KEY:
-            raise ValueError("the master key must have 32 bytes")
+        """`others` gives the master keys there are by now, where another one is needed."""
         self._pool = pool
-        self._master = AESGCM(master_key)
-        self._remember = remember
+        self._own = MasterKey(master_key)
+        self._masters = {self._own.fingerprint: self._own}
+        self._others = others
+        self._wrapping: MasterKey | None = None
+        self.remember = remember
         self._capacity = capacity
         self._keys: OrderedDict[UUID, tuple[float, AESGCM | None]] = OrderedDict()
         self._lock = threading.Lock()
@@ -77,8 +95,8 @@ class Vault:
         with self._pool.connection() as connection, connection.cursor() as cursor:
             cursor.execute(_OLDEST)
             rows = cursor.fetchall()
-        for subject, wrapped in rows:
-            self._unwrapped(subject, wrapped)
+        for subject, wrapped, master in rows:
+            self._unwrapped(subject, wrapped, master)
             self._fits = True
 
     def misfits(self) -> tuple[int, int]:
@@ -89,15 +107,15 @@ class Vault:
         while True:
             with self._pool.connection() as connection, connection.cursor() as cursor:
                 cursor.execute(
-                    "SELECT subject, wrapped FROM keys WHERE subject > %s"
+                    "SELECT subject, wrapped, master FROM keys WHERE subject > %s"
                     " ORDER BY subject LIMIT %s",
                     (after, _CHUNK),
                 )
                 rows = cursor.fetchall()
-            for subject, wrapped in rows:
+            for subject, wrapped, master in rows:
                 keys += wrapped is not None
                 try:
-                    self._unwrapped(subject, wrapped)
+                    self._unwrapped(subject, wrapped, master)
                 except WrongMasterKey:
                     wrong += 1
             if len(rows) < _CHUNK:
@@ -111,18 +129,17 @@ class Vault:
         """
         self.check()  # else keys of two master keys would get mixed
         wanted = list(subjects)
-        rows = []
-        for subject in wanted:
-            key = os.urandom(_KEY)
-            rows.append((subject, self._wrap(subject, key)))
-        with self._pool.connection() as connection, connection.cursor() as cursor:
-            for row in rows:
-                cursor.execute(
-                    "INSERT INTO keys (subject, wrapped) VALUES (%s, %s)"
-                    " ON CONFLICT (subject) DO NOTHING",
-                    row,
-                )
-        self._load(wanted)
+        for _ in range(_TRIES):
+            master = self._wrapping or self._in_force()
+            with self._pool.connection() as connection, connection.cursor() as cursor:
+                for subject in wanted:
+                    wrapped = master.wrap(subject, os.urandom(_KEY))
+                    cursor.execute(_ADD, (subject, wrapped, master.fingerprint))
+            if self._load(wanted) == len(set(wanted)):
+                self._wrapping = master
+                return
+            self._wrapping = None  # another master key has been put in force
+        raise WrongMasterKey("the master key in force keeps changing")
 
     def fetch(self, subjects: Iterable[UUID]) -> None:
         """Remember the keys of those subjects that have one."""
@@ -197,40 +214,88 @@ class Vault:
         """Those of the persons whose keys are destroyed, as the database has it now."""
         return erased_among(self._pool, subjects)
 
+    def shown_tokens(self, tokens: Iterable[str]) -> dict[str, str | None]:
+        """Each token's text, `[erased]` where it is erased. Asks the database once."""
+        opened = self.open_tokens(tokens)
+        return {
+            token: ERASED if text is None and self.destroyed(self.unopened(token).subject) else text
+            for token, text in opened.items()
+        }
+
+    def destroyed(self, subject: UUID) -> bool:
+        """Whether the subject's key is known to be destroyed: as it was when it was fetched."""
+        return self._keys.get(subject, (0.0, self))[1] is None
+
+    def forget(self, subject: UUID) -> None:
+        """Ask the database again when the subject's key is needed next."""
+        with self._lock:
+            self._keys.pop(subject, None)
+
+    def forget_all(self) -> None:
+        """Ask the database again for every key."""
+        with self._lock:
+            self._keys.clear()
+
     def close(self) -> None:
         """Forget the keys and close the connections."""
         with self._lock:
             self._keys.clear()
         self._pool.close()
 
-    def _wrap(self, subject: UUID, key: bytes) -> bytes:
-        nonce = os.urandom(_NONCE)
-        return nonce + self._master.encrypt(nonce, key, subject.bytes)
+    def _in_force(self) -> MasterKey:
+        """The master key that new keys are wrapped with: our own in a vault that has none yet."""
+        with self._pool.connection() as connection, connection.cursor() as cursor:
+            cursor.execute(
+                "INSERT INTO master (fingerprint) VALUES (%s) ON CONFLICT (one) DO NOTHING",
+                (self._own.fingerprint,),
+            )
+            cursor.execute("SELECT fingerprint FROM master")
+            fingerprint = cursor.fetchall()[0][0]
+        if fingerprint not in self._masters:
+            self._look_for_others()
+        try:
+            return self._masters[fingerprint]
+        except KeyError:
+            raise WrongMasterKey("another master key is in force than those here") from None
 
-    def _unwrapped(self, subject: UUID, wrapped: Any) -> AESGCM | None:
+    def _look_for_others(self) -> None:
+        for key in self._others():
+            master = MasterKey(key)
+            self._masters.setdefault(master.fingerprint, master)
+
+    def _unwrapped(self, subject: UUID, wrapped: Any, master: str | None) -> AESGCM | None:
+        """`master`: the fingerprint of the key that wrapped it, where that was noted."""
         if wrapped is None:
             return None
-        box = bytes(wrapped)
-        try:
-            return AESGCM(self._master.decrypt(box[:_NONCE], box[_NONCE:], subject.bytes))
-        except InvalidTag:
-            raise WrongMasterKey("the master key does not fit the keys in the vault") from None
+        for again in (False, True):
+            if again:
+                self._look_for_others()
+            named = self._masters.get(master or "")
+            for each in [named] if named else list(self._masters.values()):
+                key = each.unwrap(subject, bytes(wrapped))
+                if key is not None:
+                    return AESGCM(key)
+        raise WrongMasterKey("the master key does not fit the keys in the vault")
 
-    def _load(self, subjects: list[UUID]) -> None:
+    def _load(self, subjects: list[UUID]) -> int:
+        """How many of them there are, destroyed ones included."""
         with self._pool.connection() as connection, connection.cursor() as cursor:
-            cursor.execute("SELECT subject, wrapped FROM keys WHERE subject = ANY(%s)", (subjects,))
+            cursor.execute(
+                "SELECT subject, wrapped, master FROM keys WHERE subject = ANY(%s)", (subjects,)
+            )
             rows = cursor.fetchall()
         now = time.monotonic()
         with self._lock:
-            for subject, wrapped in rows:
-                self._keys[subject] = (now, self._unwrapped(subject, wrapped))
+            for subject, wrapped, master in rows:
+                self._keys[subject] = (now, self._unwrapped(subject, wrapped, master))
                 self._keys.move_to_end(subject)
             while len(self._keys) > self._capacity:
                 self._keys.popitem(last=False)
+        return len(rows)
 
     def _cached(self, subject: UUID) -> tuple[AESGCM | None] | None:
         entry = self._keys.get(subject)
-        if entry is None or time.monotonic() - entry[0] > self._remember:
+        if entry is None or time.monotonic() - entry[0] > self.remember:
             return None
         return (entry[1],)
 
@@ -247,7 +312,8 @@ def open_vault(pool: Pool, key_file: Path) -> Vault:
             f" key wrapped before. {_ADVICE}"
         )
     try:
-        vault = Vault(pool, read_or_make_secret(key_file))
+        key = read_or_make_secret(key_file)
+        vault = Vault(pool, key, others=lambda: beside(key_file))
         vault.check()
     except WrongMasterKey:
         raise WrongMasterKey(
@@ -280,29 +346,3 @@ _ADVICE = (
     "Copy the file of the processes that made them (or of its backup) there, or name it by"
     " CRM_MASTER_KEY_FILE"
 )
-
-
-def read_or_make_secret(path: Path, size: int = _KEY) -> bytes:
-    """The secret in a file that only its owner can read, made at the first call.
-
-    Errors: `ValueError` if the file has another length.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if not path.exists():
-        # Linked into place whole: a crash never leaves half a secret behind.
-        draft = path.with_name(f"{path.name}.{os.getpid()}")
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(os.urandom(size))
-            file.flush()
-            os.fsync(file.fileno())
-        with contextlib.suppress(FileExistsError):
-            os.link(draft, path)
-        draft.unlink()
-        folder = os.open(path.parent, os.O_RDONLY)
-        os.fsync(folder)  # its name, too: what the secret encrypts must not outlive it
-        os.close(folder)
-    secret = path.read_bytes()
-    if len(secret) != size:
-        raise ValueError(f"{path.name} must hold {size} bytes")
-    return secret

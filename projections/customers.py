@@ -68,10 +68,12 @@ _FACT = (
     Column("role", "text", "Role of the contact."),
     Column("email", "text", f"E-mail address of the contact, {_SEALED}."),
     Column("phone", "text", f"Telephone number of the contact, {_SEALED}."),
+    Column("personal_attributes", "text", f"Change of a person's attributes, {_SEALED}."),
 )
 # fmt: off
 (KIND, VERSION, CUSTOMER_KIND, NAME, PERSONAL, IDENTIFIED, REGION, INDUSTRY, SOURCE, EXT_SOURCE,
- EXT_ID, ATTRIBUTES, REMOVED, CONTACT, DEPARTMENT, LEVEL, ROLE, EMAIL, PHONE) = range(2, 21)
+ EXT_ID, ATTRIBUTES, REMOVED, CONTACT, DEPARTMENT, LEVEL, ROLE, EMAIL, PHONE,
+ PERSONAL_ATTRIBUTES) = range(2, 22)
 # fmt: on
 
 _PROFILE = (
@@ -85,6 +87,11 @@ _PROFILE = (
     Column("external_source", "text", "System that knows the customer by external_id."),
     Column("external_id", "text", "Id in that system."),
     Column("attributes", "jsonb NOT NULL", "Further attributes by name."),
+    Column(
+        "personal_attributes",
+        "jsonb NOT NULL",
+        "Changes of a person's attributes, the earliest first: sealed (encrypted) tokens.",
+    ),
     Column("registered_at", "timestamptz NOT NULL", "When the customer was registered."),
 )
 
@@ -124,7 +131,7 @@ def _registered(recorded: Recorded) -> tuple[str, ...]:
         "registered", str(recorded.version), e.kind.value, text(e.name), _sealed(e.personal_name),
         _flag(e.identified), text(e.region), text(e.industry), text(e.source),
         *_external(e.external_id), _json(e.attributes),
-        NULL, NULL, NULL, NULL, NULL, NULL, NULL,
+        NULL, NULL, NULL, NULL, NULL, NULL, NULL, _sealed(e.personal_attributes),
     )  # fmt: skip
 
 
@@ -134,7 +141,7 @@ def _profile_changed(recorded: Recorded) -> tuple[str, ...]:
         "profile-changed", str(recorded.version), NULL, text(e.name), _sealed(e.personal_name),
         _flag(e.identified), text(e.region), text(e.industry), text(e.source), NULL, NULL,
         _json(e.attributes), _json(e.removed_attributes),
-        NULL, NULL, NULL, NULL, NULL, NULL,
+        NULL, NULL, NULL, NULL, NULL, NULL, _sealed(e.personal_attributes),
     )  # fmt: skip
 
 
@@ -143,11 +150,11 @@ def _contact_added(recorded: Recorded) -> tuple[str, ...]:
     return (
         "contact-added", str(recorded.version), NULL, NULL, _sealed(e.name), NULL, NULL, NULL,
         NULL, NULL, NULL, NULL, NULL, str(e.contact_id), text(e.department), text(e.level),
-        text(e.role), _sealed(e.email), _sealed(e.phone),
+        text(e.role), _sealed(e.email), _sealed(e.phone), NULL,
     )  # fmt: skip
 
 
-_NOTHING = (NULL,) * 17
+_NOTHING = (NULL,) * 18
 
 
 def _counted(topic: str) -> Extract:
@@ -207,8 +214,12 @@ class CustomerFold(Fold):
                 row, settled = turned(state[0][0], fact[0], joined(*values))
                 return ((row,), values), settled
             case "contact-added":
-                contact = (fact[PERSONAL], *fact[DEPARTMENT:])
+                contact = (fact[PERSONAL], *fact[DEPARTMENT:PERSONAL_ATTRIBUTES])
                 return state, ((1, fact[CONTACT], fact[0], INFINITY, joined(*contact)),)
+            case "erased" if state[0]:
+                values = _erased(state[1])
+                row, settled = turned(state[0][0], fact[0], joined(*values))
+                return ((row,), values), settled
         return state, ()
 
 
@@ -219,6 +230,7 @@ def _register(state: State, fact: Fact) -> tuple[State, tuple[Row, ...]]:
         *fact[CUSTOMER_KIND:REGION],
         *(_cleared(value) for value in fact[REGION:EXT_SOURCE]),
         *fact[EXT_SOURCE:REMOVED],
+        _with_change("[]", fact),
         fact[0],
     )
     return (((0, "", fact[0], INFINITY, joined(*values)),), values), ()
@@ -229,9 +241,10 @@ def _cleared(value: str) -> str:
 
 
 def _changed(values: tuple[str, ...], fact: Fact) -> tuple[str, ...]:
-    kind, name, personal, identified, region, industry, source, *external, attributes, since = (
-        values
-    )
+    (
+        kind, name, personal, identified, region, industry, source, *external, attributes, changes,
+        since,
+    ) = values  # fmt: skip
     if fact[NAME] != NULL:
         name = _cleared(fact[NAME])
     if fact[PERSONAL] != NULL:
@@ -250,8 +263,20 @@ def _changed(values: tuple[str, ...], fact: Fact) -> tuple[str, ...]:
             merged.pop(removed, None)
         attributes = _json(merged)
     return (
-        kind, name, personal, identified, region, industry, source, *external, attributes, since,
+        kind, name, personal, identified, region, industry, source, *external, attributes,
+        _with_change(changes, fact), since,
     )  # fmt: skip
+
+
+def _with_change(changes: str, fact: Fact) -> str:
+    sealed = fact[PERSONAL_ATTRIBUTES]
+    return changes if sealed == NULL else _json([*_parsed(changes), sealed])
+
+
+def _erased(values: tuple[str, ...]) -> tuple[str, ...]:
+    """Without what is in the clear; the sealed name cannot be opened any more."""
+    *profile, _, _, _, _, since = values
+    return (*profile, NULL, NULL, "{}", "[]", since)
 
 
 def _parsed(json: str) -> Any:
@@ -292,7 +317,7 @@ class CustomersProjection(Projection):
     """Profiles and contacts of all customers."""
 
     name = "customers"
-    version = 2
+    version = 3
     folds = (CustomerFold(),)
     views = (
         View(
@@ -351,7 +376,12 @@ class CustomersProjection(Projection):
 
 @dataclass(frozen=True, slots=True)
 class CustomerRow:
-    """A customer at a moment. `name` is a company's; a person's is in `personal_name`, sealed."""
+    """A customer at a moment. `name` is a company's; a person's is in `personal_name`, sealed.
+
+    `attributes` are a company's, and those of a person that were recorded by earlier versions of
+    the program; `personal_attributes` are sealed changes to them, the earliest first. `erased`:
+    whether the person has been erased by now, whatever the moment.
+    """
 
     id: UUID
     kind: str
@@ -364,6 +394,8 @@ class CustomerRow:
     external_source: str | None
     external_id: str | None
     attributes: dict[str, Any]
+    personal_attributes: list[str]
+    erased: bool
     registered_at: datetime
     version: int
 
@@ -382,6 +414,10 @@ class ContactRow:
     added_at: datetime
 
 
+_ERASED = """(row.kind = 'person' AND EXISTS (SELECT FROM customer_fact AS erasure
+    WHERE erasure.customer_id = row.customer_id AND erasure.kind = 'erased'))"""
+"""What was known and true before an erasure still stands in the rows of then: it is not shown."""
+
 FILTERS = {
     "kind": "row.kind = %(filter_kind)s",
     "region": "row.region = %(filter_region)s",
@@ -389,8 +425,8 @@ FILTERS = {
     "source": "row.source = %(filter_source)s",
     "identified": "row.identified = %(filter_identified)s",
     "name": "row.name = %(filter_name)s",
-    "external_source": "row.external_source = %(filter_external_source)s",
-    "external_id": "row.external_id = %(filter_external_id)s",
+    "external_source": f"row.external_source = %(filter_external_source)s AND NOT {_ERASED}",
+    "external_id": f"row.external_id = %(filter_external_id)s AND NOT {_ERASED}",
 }
 SORTS = {
     "id": ("row.customer_id", "uuid"),
@@ -401,6 +437,12 @@ SORTS = {
     "source": ("coalesce(row.source, '')", "text"),
 }
 _LIST = Source("row.customer_id", FILTERS, SORTS, ("row.name", "row.external_id"))
+_LIST_OF_THEN = Source(
+    "row.customer_id",
+    FILTERS,
+    SORTS,
+    ("row.name", f"CASE WHEN NOT {_ERASED} THEN row.external_id END"),
+)
 _LIST_OF_COMPANIES_IDS = Source(
     "row.customer_id",
     FILTERS,
@@ -409,9 +451,9 @@ _LIST_OF_COMPANIES_IDS = Source(
 )
 """For those who may not know the ids that persons have elsewhere, nor guess them by parts."""
 
-_SELECT = """row.customer_id AS id, row.kind, row.name, row.personal_name, row.identified,
+_SELECT = f"""row.customer_id AS id, row.kind, row.name, row.personal_name, row.identified,
     row.region, row.industry, row.source, row.external_source, row.external_id, row.attributes,
-    row.registered_at,
+    row.personal_attributes, {_ERASED} AS erased, row.registered_at,
     (SELECT fact.version FROM customer_fact AS fact
      WHERE fact.customer_id = row.customer_id
      AND (%(known_at)s::bigint IS NULL OR fact.position <= %(known_at)s)
@@ -471,7 +513,10 @@ def customers(
             AND standing.classification = %(of_{classification})s
             AND standing.value = %(is_{classification})s AND {truth(moment, "standing")})""")
         parameters |= {f"of_{classification}": classification, f"is_{classification}": value}
-    source = _LIST if personal else _LIST_OF_COMPANIES_IDS
+    source = _LIST_OF_COMPANIES_IDS
+    if personal:  # the rows of now have no external ids of those who were erased
+        now = moment.latest and moment.known_at is None
+        source = _LIST if now else _LIST_OF_THEN
     rows, following = page_of(
         connection, source, _SELECT, " AND ".join(where), parameters,
         filters=filters or {}, search=search, sort=sort, descending=descending,

@@ -34,6 +34,7 @@ from workers.demo import run_demo
 from workers.doctor import examine
 from workers.exporting import FORMATS, InTheWay, UnknownTable, run_export
 from workers.importing import run_import, run_orders, run_responses
+from workers.keys import prepare_rotation, rotate_keys
 from workers.membership import Fenced, WrongPartitions
 from workers.policies import run_policies
 from workers.project import ReadModelRefused, end_with
@@ -48,8 +49,9 @@ from workers.sealer import seal as run_seal
 from workers.serving import CannotListen
 from workers.serving import api as run_api
 from workers.up import up as run_up
-from workers.verifying import Asked, CannotVerify, run_verify
-from workers.wiring import now, signing_key_file
+from workers.verifying import Asked as Verification
+from workers.verifying import CannotVerify, run_verify
+from workers.wiring import NoErasuresFile, now, signing_key_file
 
 DEMO_SEED = 1
 
@@ -366,6 +368,38 @@ def demo(
     raise typer.Exit(run_demo(_settings(), seed=seed, until=day))
 
 
+keys = typer.Typer(help="The keys of personal data.", no_args_is_help=True)
+cli.add_typer(keys, name="keys")
+
+
+@keys.callback()
+def _keys() -> None:
+    """Without it, a Typer application of one command would take that command's name away."""
+
+
+@keys.command()
+def rotate(
+    prepare: Annotated[
+        bool,
+        typer.Option("--prepare", help="Only make the next master key, to be copied elsewhere."),
+    ] = False,
+    keep_former: Annotated[
+        bool,
+        typer.Option("--keep-former", help="For backups of before; the next run destroys it."),
+    ] = False,
+) -> None:
+    """Wrap all keys of personal data with a new master key, and destroy the former one.
+
+    Safe to interrupt and to run again; the product goes on meanwhile. Old copies of keys, as in
+    backups, cannot be opened any more without the former master key.
+    """
+    settings = _settings()
+    if prepare:
+        typer.echo(prepare_rotation(settings))
+    else:
+        typer.echo(rotate_keys(settings, keep_former=keep_former))
+
+
 @cli.command()
 def policies() -> None:
     """Do what follows by rule from events and from the passing of time, until told to stop.
@@ -422,7 +456,9 @@ def verify(
 ) -> None:
     """Is the log what was signed? Exit code 1, and the first position that is not, if it is not."""
     try:
-        code = run_verify(_settings(), Asked(checkpoint or (), key or (), export), typer.echo)
+        code = run_verify(
+            _settings(), Verification(checkpoint or (), key or (), export), typer.echo
+        )
     except (CannotVerify, UnreadableExport) as error:
         _end(error, 2)
     raise typer.Exit(code)
@@ -575,6 +611,7 @@ def main() -> None:
         Fenced,
         WrongPartitions,
         WrongMasterKey,
+        NoErasuresFile,
         NotAnswered,
         NotBuilt,
         SealRefused,

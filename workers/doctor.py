@@ -13,10 +13,13 @@ from typing import Any
 import psycopg2
 
 from infra.embedded import EmbeddedPostgres, EmbeddedPostgresError
+from infra.erasure_file import ErasureFile
 from infra.logging import without_secrets
+from infra.master_keys import former_of, new_of
 from infra.migrations import (
     LOG_SCHEMAS,
     READ_SCHEMAS,
+    VAULT_SCHEMAS,
     MigrationError,
     SchemaTooOld,
     check,
@@ -28,7 +31,7 @@ from workers.carriage import carriage
 from workers.examining import read_models
 from workers.finding import Finding
 from workers.sealed import sealed
-from workers.wiring import Databases, models_of, signing_key_file
+from workers.wiring import Databases, in_settings, models_of, signing_key_file
 
 LITTLE_SPACE = 1_000_000_000
 """Bytes free on the disk, below which it is a problem."""
@@ -55,6 +58,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
             yield Finding(False, "database", reason)
             return
         yield _vault(settings, addresses)
+        yield _erasures(settings, addresses)
         yield from _log(settings, addresses)
         yield sealed(settings, addresses)
         by_kafka = settings.kafka_bootstrap is not None
@@ -90,6 +94,19 @@ def _files(settings: Settings) -> Iterator[Finding]:
             yield Finding(False, subject, f"others may read {path}; run: chmod 600 {path}")
         else:
             yield Finding(True, subject, str(path))
+    yield from _rotation(settings)
+
+
+def _rotation(settings: Settings) -> Iterator[Finding]:
+    """What a rotation of the master key has left, if anything."""
+    for path in (new_of(settings.master_key_file), former_of(settings.master_key_file)):
+        if path.exists():
+            open_to_others = "; others may read it" if _too_open(path) else ""
+            yield Finding(
+                not open_to_others,
+                "master key",
+                f"{path} is there{open_to_others}: crm keys rotate ends the rotation",
+            )
 
 
 def _too_open(path: Path) -> bool:
@@ -108,7 +125,7 @@ def _too_open(path: Path) -> bool:
 def _vault(settings: Settings, addresses: Databases) -> Finding:
     subject, path = "keys of personal data", settings.master_key_file
     with Pool(
-        addresses.log, size=1, role="crm_vault", search_path=["vault"], autocommit=True
+        addresses.keys, size=1, role="crm_vault", search_path=["vault"], autocommit=True
     ) as pool:
         if not path.exists() and not holds_keys(pool):
             return Finding(True, subject, "none yet")
@@ -128,13 +145,37 @@ def _vault(settings: Settings, addresses: Databases) -> Finding:
     return Finding(True, subject, f"{keys:,}, all wrapped with {path}")
 
 
+def _erasures(settings: Settings, addresses: Databases) -> Finding:
+    """Whether the vault and the file agree about who was erased, and nobody of them has a key."""
+    subject, path = "erasures", settings.erasures_file
+    rows = _ask(
+        addresses.keys,
+        "SELECT erasures.subject, wrapped IS NOT NULL FROM vault.erasures"
+        " LEFT JOIN vault.keys USING (subject)",
+        role="crm_vault",
+    )
+    try:
+        noted = {entry.subject for entry in ErasureFile(path).entries()}
+    except OSError as error:
+        return Finding(False, subject, f"{path} cannot be read: {error.strerror}")
+    back = sum(key for _, key in rows)
+    apart = len({row[0] for row in rows} ^ noted)
+    if back or apart:
+        return Finding(
+            False,
+            subject,
+            f"{back:,} of {len(rows):,} erased persons have a key again, and the vault and {path}"
+            f" differ in {apart:,}, as after restoring a backup; crm api or crm up mends it",
+        )
+    return Finding(True, subject, f"{len(rows):,}, also in {path}" if rows else "none")
+
+
 def _addresses(settings: Settings, stack: ExitStack) -> Databases:
     if settings.database_url is None:
         log = stack.enter_context(EmbeddedPostgres(settings.data_dir)).url()
     else:
         log = settings.database_url.get_secret_value()
-    read = settings.read_database_url
-    return Databases(log, log if read is None else read.get_secret_value())
+    return in_settings(settings, Databases(log, log))
 
 
 def _server(settings: Settings, addresses: Databases) -> Finding:
@@ -144,7 +185,9 @@ def _server(settings: Settings, addresses: Databases) -> Finding:
 
 
 def _schemas(addresses: Databases) -> Iterator[Finding]:
-    found = check(addresses.log, LOG_SCHEMAS) | check(addresses.read, READ_SCHEMAS)
+    log_schemas = LOG_SCHEMAS if addresses.vault is None else {"log": LOG_SCHEMAS["log"]}
+    found = check(addresses.log, log_schemas) | check(addresses.read, READ_SCHEMAS)
+    found |= check(addresses.keys, VAULT_SCHEMAS)
     text = ", ".join(f"{part} {number:04}" for part, number in found.items())
     yield Finding(True, "schemas", text)
 

@@ -140,6 +140,7 @@ async def _serve(
         app = create_app(
             commands=book.commands,
             vault=book.vault,
+            erasures=book.erasures,
             read_pool=pools["read"],
             log_pool=pools["log"],
             models={name: model.id for name, model in projections(definitions).items()},

@@ -1,5 +1,6 @@
 """Customers: their commands, single reads and lists."""
 
+from collections.abc import Callable
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -39,7 +40,9 @@ from api.schemas.fields import PlainCommand
 from api.schemas.parameters import Flag, ListParameters, ReadParameters, Term, external, sorts
 from api.tokens import Scope
 from domain.application import CRM
+from domain.personal_attributes import merged
 from domain.values import CustomerKind
+from infra.vault import ERASED
 from projections import customers, lifecycle
 from projections.customers import ContactRow, CustomerRow
 from projections.lifecycle import Classification
@@ -176,13 +179,14 @@ async def list_customers(
     models = [MODEL, "lifecycle"] if standing else [MODEL]
     answered = await services.reads.ask(models, parameters.question(), query)
     rows = answered.value.rows
-    opened = await names(services, reader, (row.personal_name for row in rows))
+    sealed = [token for row in rows for token in _sealed(row)]
+    opened = await names(services, reader, sealed)
     return page_response(
         services,
         request,
         parameters,
         answered,
-        (_customer(row, row.name or opened(row.personal_name), personal) for row in rows),
+        (_customer(row, opened, personal) for row in rows),
     )
 
 
@@ -210,16 +214,12 @@ async def read_customer(
     )
     row, people, standings = answered.value
     customer: CustomerRow = found(row, "customer", id)
-    sealed = [customer.personal_name]
+    sealed = _sealed(customer)
     for person in people:
         sealed += [person.name, person.email, person.phone]
     opened = await names(services, reader, sealed)
     content = {
-        **_customer(
-            customer,
-            customer.name or opened(customer.personal_name),
-            Scope.PERSONAL in reader.scopes,
-        ),
+        **_customer(customer, opened, Scope.PERSONAL in reader.scopes),
         "contacts": [_contact(person, opened) for person in people],
         "lifecycle": {
             standing.classification.value: {"value": standing.value, "since": standing.since}
@@ -230,25 +230,42 @@ async def read_customer(
     return json_response(content, version=customer.version)
 
 
-def _customer(row: CustomerRow, name: str | None, personal: bool) -> dict[str, Any]:
+Opened = Callable[[str | None], str | None]
+"""The text behind a token; see `names`."""
+
+
+def _sealed(row: CustomerRow) -> list[str | None]:
+    """The tokens that the customer is shown by."""
+    return [row.personal_name, *([] if row.erased else row.personal_attributes)]
+
+
+def _customer(row: CustomerRow, opened: Opened, personal: bool) -> dict[str, Any]:
     # Anything may stand in attributes, and an id elsewhere may be a mail address.
-    shown = personal or row.kind == CustomerKind.COMPANY
+    shown = row.kind == CustomerKind.COMPANY or (personal and not row.erased)
     return {
         "id": row.id,
         "kind": row.kind,
-        "name": name,
+        "name": row.name or opened(row.personal_name),
         "identified": row.identified,
         "region": row.region,
         "industry": row.industry,
         "source": row.source,
         "external_id": external(row.external_source, row.external_id) if shown else None,
-        "attributes": row.attributes if shown else {},
+        "attributes": _attributes(row, opened) if shown else {},
         "registered_at": row.registered_at,
         "version": row.version,
     }
 
 
-def _contact(row: ContactRow, opened: Any) -> dict[str, Any]:
+def _attributes(row: CustomerRow, opened: Opened) -> dict[str, Any]:
+    """None of a person whose key is destroyed, before the read model knows of it, too."""
+    changes = [opened(token) for token in row.personal_attributes]
+    if ERASED in changes:
+        return {}
+    return merged(row.attributes, (text for text in changes if text is not None))
+
+
+def _contact(row: ContactRow, opened: Opened) -> dict[str, Any]:
     return {
         "id": row.id,
         "name": opened(row.name),

@@ -29,7 +29,7 @@ async def _services(request: Request) -> Services:
 _SCHEME = HTTPBearer(auto_error=False, scheme_name="bearer", bearerFormat="JWT")
 
 
-async def _reader(
+async def reader_of(
     request: Request, scopes: SecurityScopes, _: Annotated[object, Depends(_SCHEME)]
 ) -> Principal:
     """Who asks. Raises Unauthorized and Forbidden."""
@@ -40,8 +40,8 @@ async def _reader(
 
 
 Shared = Annotated[Services, Depends(_services)]
-Reader = Annotated[Principal, Security(_reader, scopes=[Scope.READ.value])]
-Auditor = Annotated[Principal, Security(_reader, scopes=[Scope.AUDIT.value])]
+Reader = Annotated[Principal, Security(reader_of, scopes=[Scope.READ.value])]
+Auditor = Annotated[Principal, Security(reader_of, scopes=[Scope.AUDIT.value])]
 
 
 def json_response(value: Any, *, version: int | None = None, link: str | None = None) -> Response:
@@ -103,9 +103,10 @@ def page_response(
 async def names(
     services: Services, principal: Principal, tokens: Iterable[str | None]
 ) -> Callable[[str | None], str | None]:
-    """Opens personal texts for those who may read them; for others, and erased ones, null."""
+    """Opens personal texts for those who may read them, null for others; `[erased]` for the texts
+    of persons who were erased."""
     sealed = {token for token in tokens if token is not None}
     if not sealed or Scope.PERSONAL not in principal.scopes:
         return lambda token: None
-    opened = await services.reads.in_thread(services.vault.open_tokens, sealed)
+    opened = await services.reads.in_thread(services.vault.shown_tokens, sealed)
     return lambda token: None if token is None else opened.get(token)

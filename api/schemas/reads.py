@@ -39,7 +39,7 @@ class External(BaseModel):
 
 
 class Contact(BaseModel):
-    """Name, email and phone are null without the scope `personal`, and after an erasure."""
+    """Name, email and phone are null without the scope `personal`, `[erased]` after an erasure."""
 
     id: UUID
     name: str | None
@@ -57,7 +57,7 @@ class Standing(BaseModel):
 
 
 class Customer(BaseModel):
-    """A person's name is null without the scope `personal`, and after an erasure."""
+    """A person's name is null without the scope `personal`, `[erased]` after an erasure."""
 
     id: UUID
     kind: str

@@ -21,9 +21,15 @@ _RECONNECT_DELAY = 1.0
 
 class Doorbell:
     """Counts rings. `connect` gives an autocommit connection to listen on; without it, only
-    `ring` of this process is heard."""
+    `ring` of this process is heard. `told` hears what else is said on the same channel, and an
+    empty text where something may have been missed."""
 
-    def __init__(self, connect: Callable[[], Any] | None = None) -> None:
+    def __init__(
+        self,
+        connect: Callable[[], Any] | None = None,
+        told: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self._told = told
         self._rung = threading.Condition()
         self._rings = 0
         self._stopped = threading.Event()
@@ -81,6 +87,7 @@ class Doorbell:
                 cursor.execute("SELECT 'crm_' || current_schema()")
                 cursor.execute(f'LISTEN "{cursor.fetchone()[0]}"')
             self.ring()  # what was appended before we listened
+            self._told("")
             self._hear(connection, leaving)
         except (psycopg2.Error, OSError) as error:
             log.warning("doorbell lost its connection", error=type(error).__name__)
@@ -97,5 +104,8 @@ class Doorbell:
                 selector.select()
                 connection.poll()
                 if connection.notifies:
+                    said = [notify.payload for notify in connection.notifies if notify.payload]
                     connection.notifies.clear()
+                    for word in said:
+                        self._told(word)
                     self.ring()

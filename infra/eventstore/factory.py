@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 from eventsourcing.persistence import (
     AggregateRecorder,
@@ -37,7 +39,8 @@ class Factory(InfrastructureFactory[TrackingRecorder]):
     (default `crm_writer`), `LOG_POOL` (connections for reading, default 4), `LOG_PATIENCE`
     (seconds an append is tried again while the log is locked, default 15), `LOG_LOCK_TIMEOUT` and
     `LOG_IDLE_TIMEOUT` (how long the server lets a writer wait for the lock, or hold it and do
-    nothing, default 5s), `VAULT_SCHEMA` (default `vault`) and `MASTER_KEY_FILE` (of the vault).
+    nothing, default 5s), `VAULT_DATABASE_URL` (default the log's), `VAULT_SCHEMA` (default `vault`)
+    and `MASTER_KEY_FILE` (of the vault).
     """
 
     @property
@@ -61,9 +64,26 @@ class Factory(InfrastructureFactory[TrackingRecorder]):
     @cached_property
     def doorbell(self) -> Doorbell:
         """Rings at every commit, of this process or another."""
-        doorbell = Doorbell(lambda: connect(self._url, **self._session))
+        doorbell = Doorbell(lambda: connect(self._url, **self._session), self._heard)
         doorbell.start()
         return doorbell
+
+    @cached_property
+    def at_erasures(self) -> list[Callable[[UUID], None]]:
+        """Called with a customer when the customer, or a contact of it, is erased anywhere."""
+        return []
+
+    def _heard(self, word: str) -> None:
+        vault = self.__dict__.get("vault")
+        if not isinstance(vault, Vault):
+            return
+        match word.split():
+            case ["erased", subject, customer]:
+                vault.forget(UUID(subject))
+                for forget in self.at_erasures:
+                    forget(UUID(customer))
+            case [] | ["erased"]:
+                vault.forget_all()
 
     @property
     def _writer_settings(self) -> dict[str, str]:
@@ -84,8 +104,20 @@ class Factory(InfrastructureFactory[TrackingRecorder]):
         )
 
     @cached_property
+    def vault_pool(self) -> Pool:
+        """Connections to the vault, under a role of its own."""
+        return Pool(
+            self.env.get("VAULT_DATABASE_URL") or self._url,
+            size=2,
+            role="crm_vault",
+            search_path=[self.env.get("VAULT_SCHEMA", "vault")],
+            application_name="crm-vault",
+            autocommit=True,
+        )
+
+    @cached_property
     def vault(self) -> Vault:
-        """The keys of personal data, in the same database under a role of their own.
+        """The keys of personal data.
 
         Raises `WrongMasterKey` for the master key of another vault. An application asks for it
         first of all, so that nothing runs yet.
@@ -93,18 +125,10 @@ class Factory(InfrastructureFactory[TrackingRecorder]):
         key_file = self.env.get("MASTER_KEY_FILE")
         if not key_file:
             raise LookupError("MASTER_KEY_FILE is not set")
-        pool = Pool(
-            self._url,
-            size=2,
-            role="crm_vault",
-            search_path=[self.env.get("VAULT_SCHEMA", "vault")],
-            application_name="crm-vault",
-            autocommit=True,
-        )
         try:
-            return open_vault(pool, Path(key_file))
+            return open_vault(self.vault_pool, Path(key_file))
         except BaseException:
-            pool.close()
+            self.vault_pool.close()
             raise
 
     def transcoder(self) -> Transcoder:
@@ -168,3 +192,4 @@ class Factory(InfrastructureFactory[TrackingRecorder]):
         vault = self.__dict__.pop("vault", None)
         if vault is not None:
             vault.close()
+            self.__dict__.pop("vault_pool", None)

@@ -20,6 +20,7 @@ import psycopg2.errors
 from infra.postgres import Connection, connect, quote
 
 LOG_SCHEMAS: Mapping[str, str] = {"log": "log", "vault": "vault"}
+VAULT_SCHEMAS: Mapping[str, str] = {"vault": "vault"}
 READ_SCHEMAS: Mapping[str, str] = {"read": "read", "bi": "bi"}
 ALL_SCHEMAS: Mapping[str, str] = {**LOG_SCHEMAS, **READ_SCHEMAS}
 

@@ -17,6 +17,7 @@ def description() -> dict[str, Any]:
     app = create_app(
         commands=cast(Any, None),
         vault=cast(Any, None),
+        erasures=cast(Any, None),
         read_pool=nowhere,
         log_pool=nowhere,
         models={},

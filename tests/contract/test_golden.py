@@ -18,6 +18,7 @@ from domain.customer import Customer, Demand, Retention
 from domain.exchange_rate import ExchangeRate
 from domain.member import Member
 from domain.opportunity import Opportunity
+from domain.personal_attributes import merged
 from domain.pipeline import Pipeline
 from domain.values import (
     CampaignPlan,
@@ -264,6 +265,19 @@ def test_the_aggregates_are_what_they_were(golden: OldLog) -> None:
     assert person.retention == Retention(False, None, Money(Decimal(0), "JPY"))
     silent: Customer = found["Sirius Cybernetics"]
     assert (silent.type, silent.churn_cause) == (CustomerType.LOST, ChurnCause.SILENCE)
+
+    tricia: Customer = found["Tricia McMillan"]
+    assert (tricia.attributes, tricia.region) == ({}, "Islington")
+    texts = [change.text or "" for change in tricia.personal_attributes]
+    assert merged({}, texts) == {"born": "1955", "città": "Köln"}
+    magrathea: Customer = found["Magrathea"]
+    assert magrathea.attributes == {"planets": 4}
+    (majikthise,) = magrathea.contacts
+    assert majikthise.email is not None
+    assert (majikthise.name.text, majikthise.email.text) == (None, None)
+    erased: Customer = found["None"]
+    assert erased.erased
+    assert (erased.personal_attributes, erased.external_id) == ((), None)
 
     deal: Opportunity = found["rolling mill"]
     assert deal.status is OpportunityStatus.WON

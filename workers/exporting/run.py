@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import getpass
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from datetime import datetime
@@ -12,6 +14,7 @@ from psycopg2.extensions import connection as Connection  # noqa: N812  (it is a
 from rich.console import Console
 
 from domain.definitions import Definitions
+from infra import handouts
 from infra.definitions import load as load_definitions
 from infra.postgres import connect
 from infra.settings import Settings
@@ -68,6 +71,7 @@ def run_export(
             export = _Export(connection, shot, new, formats, definitions, told)
             manifest = export.run(tables, clock())
             write_manifest(new, manifest)
+            _note(addresses.log, manifest)  # before it is given away, by the end of this block
     except KeyboardInterrupt:
         return INTERRUPTED
     rows = sum(table["rows"] for table in manifest["tables"].values())
@@ -76,6 +80,30 @@ def run_export(
         f" as at position {manifest['position']:,}"
     )
     return DONE
+
+
+def _note(url: str, manifest: Mapping[str, Any]) -> None:
+    """That this has left the product, for the certificates of those who are erased later."""
+    with closing(
+        connect(url, role="crm_reader", search_path=["log"], application_name="crm export")
+    ) as connection:
+        handouts.record(
+            connection,
+            actor=_login(),
+            kind="export",
+            position=manifest["position"],
+            what=", ".join(manifest["tables"]),
+            personal=False,
+        )
+        connection.commit()
+
+
+def _login() -> str:
+    """Who runs this, at the machine."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a number without a name, as in a container
+        return f"user {os.getuid()}"
 
 
 class _Export:

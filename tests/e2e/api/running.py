@@ -29,6 +29,7 @@ from infra.settings import Settings
 from projections.catalogue import PROJECTIONS
 from projections.projector import Projector
 from tests.e2e.api.clock import SettableClock
+from workers.wiring import erasures_of
 
 WAIT = 60.0
 MAX_BODY = 65_536
@@ -109,6 +110,7 @@ class Product:
         self.app = create_app(
             commands=self.commands,
             vault=factory.vault,
+            erasures=erasures_of(self.settings, factory),
             read_pool=self._pool("crm_reader", "read"),
             log_pool=self._pool("crm_reader", "log"),
             models={name: projection.id for name, projection in PROJECTIONS.items()},

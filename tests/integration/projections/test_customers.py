@@ -112,6 +112,66 @@ def test_persons_appear_by_their_sealed_name_only(models: Models) -> None:
     assert "Ann Lee" not in str(models.rows("customer_fact"))
 
 
+def test_a_persons_attributes_stay_sealed_in_the_order_that_counts(models: Models) -> None:
+    story = Story()
+    ann = named("ann")
+
+    def change(token: str) -> Personal:
+        return Personal(ann, None, token)
+
+    story.customer(
+        "ann", kind=CustomerKind.PERSON, name=None, personal_attributes=change("1.first")
+    )
+    for days, token in ((5, "1.late"), (2, "1.told-late")):
+        at = START + timedelta(days)
+        story.tell(ann, Customer.ProfileChanged, at, personal_attributes=change(token))
+    models.project(story)
+    row = models.ask(customers.customer, ann, NOW)
+    assert (row.attributes, row.erased) == ({}, False)
+    assert row.personal_attributes == ["1.first", "1.told-late", "1.late"]
+    known = models.ask(customers.customer, ann, Moment(NOW.as_of, known_at=2))
+    assert known.personal_attributes == ["1.first", "1.late"]
+    early = models.ask(customers.customer, ann, Moment(START + timedelta(3)))
+    assert early.personal_attributes == ["1.first", "1.told-late"]
+
+
+def test_of_who_was_erased_nothing_is_shown_or_found_at_any_time(models: Models) -> None:
+    story = Story()
+    ann = story.customer(
+        "ann",
+        kind=CustomerKind.PERSON,
+        name=None,
+        personal_name=Personal(named("ann"), None, "1.name"),
+        external_id=ExternalId("shop", "ann@example.com"),
+        attributes={"born": "1980"},  # as earlier versions recorded them
+        personal_attributes=Personal(named("ann"), None, "1.first"),
+        region="north",
+    )
+    same = {"external_id": ExternalId("shop", "ann@example.com")}
+    acme = story.customer("acme", **same)
+    moments = [NOW, Moment(START), Moment(NOW.as_of, known_at=2)]
+
+    def found(moment: Moment, **asked: object) -> list[object]:
+        return [row.id for row in models.ask(customers.customers, moment, **asked).rows]
+
+    filters = {"external_source": "shop", "external_id": "ann@example.com"}
+    models.project(story)
+    for moment in moments:
+        assert set(found(moment, filters=filters)) == {ann, acme}
+    story.tell(ann, Customer.Erased, START + timedelta(9))
+    story.tell(ann, Customer.ProfileChanged, START + timedelta(3), region="south")
+    models.project(story)
+    for moment in moments:
+        assert models.ask(customers.customer, ann, moment).erased
+        for name, value in filters.items():
+            assert found(moment, filters={name: value}) == [acme]
+        assert found(moment, search="ann@") == [acme]
+    row = models.ask(customers.customer, ann, NOW)
+    assert (row.external_source, row.external_id) == (None, None)
+    assert (row.attributes, row.personal_attributes) == ({}, [])
+    assert (row.personal_name, row.region, row.version) == ("1.name", "south", 3)
+
+
 def test_lists(models: Models) -> None:
     story = Story()
     for number in range(12):

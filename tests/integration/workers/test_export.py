@@ -96,6 +96,11 @@ def test_every_table_in_both_formats(company: Installation, tmp_path: Path) -> N
     assert sorted(told["tables"]) == VIEWS
     assert f"{len(VIEWS)} tables" in said
     assert f"as at position {head:,}" in said
+    [(kind, position, what, personal)] = company.query(
+        "SELECT kind, position, what, personal FROM log.handouts"
+    )
+    assert (kind, position, personal) == ("export", head, False)
+    assert what.split(", ") == list(told["tables"])
     files = {"manifest.json"}
     for name, table in told["tables"].items():
         [(count,)] = company.query(f"SELECT count(*) FROM bi.{name}")

@@ -12,22 +12,26 @@ from domain.errors import (
     AlreadyIdentified,
     AlreadyLost,
     ContactDiffers,
+    ContactNotFound,
     CurrencyDiffers,
     DeliveryDiffers,
     InvalidAttributes,
     InvalidChannel,
     InvalidText,
     NameMissing,
+    NotAPerson,
     NotInRelationship,
     NotLost,
     OrderDiffers,
     PaymentDiffers,
+    SubjectErased,
     TooManyContacts,
 )
 from domain.values import (
     ChurnCause,
     CustomerKind,
     CustomerType,
+    ExternalId,
     Level,
     LevelEvidence,
     Money,
@@ -140,7 +144,11 @@ class TestRegistration:
             .when(person)
             .then(
                 registered(
-                    kind=CustomerKind.PERSON, name=None, personal_name=Personal(ID, "Li Wei")
+                    kind=CustomerKind.PERSON,
+                    name=None,
+                    personal_name=Personal(ID, "Li Wei"),
+                    attributes={},
+                    personal_attributes=Personal(ID, '{"size": 5}'),
                 )
             )
         )
@@ -240,6 +248,33 @@ class TestProfile:
             fact(Customer.ProfileChanged, name=None, personal_name=Personal(ID, "Li Na"))
         )
 
+    def test_a_persons_attributes_are_personal(self) -> None:
+        person = registered(
+            kind=CustomerKind.PERSON,
+            name=None,
+            personal_name=Personal(ID, "Li Wei"),
+            attributes={"old": 1},  # as in version 1
+            personal_attributes=Personal(ID, '{"born": "1980", "score": 1}'),
+        )
+        same = changing(attributes={"born": "1980", "old": 1}, removed_attributes=("unknown",))
+        given(person).when(same).then()
+        change = changing(
+            attributes={"score": 1.0, "città": True}, removed_attributes=("born", "old")
+        )
+        changed = fact(
+            Customer.ProfileChanged,
+            attributes={},
+            removed_attributes=(),
+            personal_attributes=Personal(
+                ID, '{"score": 1.0, "città": true, "born": null, "old": null}'
+            ),
+        )
+        given(person).when(change).then(changed)
+        given(person, changed).when(change).then()
+        full = changing(attributes={str(i): i for i in range(98)})
+        given(person).when(full).refused(InvalidAttributes)
+        given(person, changed).when(full).then(fact(Customer.ProfileChanged))
+
     def test_identification_needs_a_name_and_lasts(self, prospect: Stream) -> None:
         unknown = registered(name=None, identified=False)
         given(unknown).when(changing(identified=True)).refused(NameMissing)
@@ -282,6 +317,76 @@ class TestContacts:
         given(*prospect).when(adding(name="")).refused(InvalidText)
         given(*prospect).when(adding(email="x" * 255)).refused(InvalidText)
         given(*prospect).when(adding(phone="\x00")).refused(InvalidText)
+
+
+class TestErasure:
+    PERSON = registered(
+        kind=CustomerKind.PERSON,
+        name=None,
+        personal_name=Personal(ID, "Li Wei"),
+        external_id=ExternalId("shop", "li@example.com"),
+        attributes={"old": 1},
+        personal_attributes=Personal(ID, '{"born": "1980"}'),
+    )
+    ERASED = fact(Customer.Erased)
+    GONE = fact(Customer.ContactErased, contact_id=CONTACT)
+
+    @staticmethod
+    def erasing(customer: Customer) -> None:
+        customer.erase(at=NOW)
+
+    @staticmethod
+    def erasing_contact(customer: Customer) -> None:
+        customer.erase_contact(contact_id=CONTACT, at=NOW)
+
+    def test_of_a_person_leaves_nothing_even_in_memory(self) -> None:
+        customer = given(self.PERSON).when(self.erasing).then(self.ERASED)
+        assert customer.personal_name == Personal(ID, None)
+        assert (customer.attributes, customer.personal_attributes) == ({}, ())
+        assert customer.external_id is None
+
+    def test_once(self, prospect: Stream) -> None:
+        given(self.PERSON, self.ERASED).when(self.erasing).then()
+        added = TestContacts.ADDED
+        given(*prospect, added, self.GONE).when(self.erasing_contact).then()
+
+    def test_of_a_contact_leaves_the_others(self, prospect: Stream) -> None:
+        other = UUID(int=9)
+        second = fact(
+            Customer.ContactAdded,
+            **{**TestContacts.ADDED.fields, "contact_id": other, "name": Personal(other, "Li Na")},
+        )
+        customer = (
+            given(*prospect, TestContacts.ADDED, second).when(self.erasing_contact).then(self.GONE)
+        )
+        first, kept = customer.contacts
+        assert (first.name, first.email) == (Personal(CONTACT, None), Personal(CONTACT, None))
+        assert (first.phone, first.department) == (None, "purchasing")
+        assert kept.name == Personal(other, "Li Na")
+
+    def test_of_whom_there_is(self, prospect: Stream) -> None:
+        given(*prospect).when(self.erasing).refused(NotAPerson)
+        given(*prospect).when(self.erasing_contact).refused(ContactNotFound)
+
+    def test_nothing_new_is_written_about_who_was_erased(self, prospect: Stream) -> None:
+        past = (self.PERSON, self.ERASED)
+        given(*past).when(changing(name="Li Wei")).refused(SubjectErased)
+        given(*past).when(changing(attributes={"born": "1980"})).refused(SubjectErased)
+        given(*past).when(
+            lambda c: c.raise_churn_signal(
+                kind="complaint", severity=Severity.LOW, detail="a text", at=NOW
+            )
+        ).refused(SubjectErased)
+        contact = (*prospect, TestContacts.ADDED, self.GONE)
+        given(*contact).when(adding()).refused(SubjectErased)
+
+    def test_the_customer_goes_on(self) -> None:
+        past = (self.PERSON, self.ERASED)
+        given(*past).when(changing(region="south", removed_attributes=("born",))).then(
+            fact(Customer.ProfileChanged, region="south", personal_attributes=None)
+        )
+        given(*past).when(ordering()).then(fact(Customer.OrderPlaced))
+        given(*past).when(adding()).then(TestContacts.ADDED)
 
 
 class TestFacts:

@@ -128,7 +128,7 @@ def test_every_event_class_can_be_checked_and_is_named(event_class: Any) -> None
 
 def test_topics_are_unique() -> None:
     topics = [cls.TOPIC for cls in _event_classes()]
-    assert len(topics) == len(set(topics)) == 48
+    assert len(topics) == len(set(topics)) == 50
 
 
 def test_a_wrong_type_fails_when_the_event_is_built() -> None:

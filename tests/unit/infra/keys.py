@@ -18,7 +18,9 @@ class KeyTable(Pool):
 
     def __init__(self) -> None:
         self.wrapped: dict[UUID, bytes | None] = {}
-        self._found: list[tuple[UUID, bytes | None]] = []
+        self.master: dict[UUID, str | None] = {}
+        self.in_force: str | None = None
+        self._found: list[tuple[Any, ...]] = []
         self.asked = 0
 
     @contextmanager
@@ -29,20 +31,28 @@ class KeyTable(Pool):
         return self
 
     def execute(self, statement: str, parameters: Any = ()) -> None:
-        if statement.startswith("INSERT"):
-            self.wrapped.setdefault(*parameters)
+        if statement.startswith("INSERT INTO master"):
+            self.in_force = self.in_force or parameters[0]
+        elif statement == "SELECT fingerprint FROM master":
+            self._found = [(self.in_force,)]
+        elif statement.startswith("INSERT INTO keys"):
+            subject, wrapped, master = parameters
+            if master == self.in_force and subject not in self.wrapped:
+                self.wrapped[subject], self.master[subject] = wrapped, master
         elif "ORDER BY created_at" in statement:
-            kept = [(id_, key) for id_, key in self.wrapped.items() if key is not None]
-            self._found = kept[:1]
+            self._found = [self._row(id_) for id_, key in self.wrapped.items() if key is not None]
+            del self._found[1:]
         elif "ORDER BY subject" in statement:
             after, limit = parameters
-            rows = sorted((id_, key) for id_, key in self.wrapped.items() if id_ > after)
-            self._found = rows[:limit]
+            self._found = [self._row(id_) for id_ in sorted(self.wrapped) if id_ > after][:limit]
         else:
             self.asked += 1
-            self._found = [(id_, self.wrapped[id_]) for id_ in parameters[0] if id_ in self.wrapped]
+            self._found = [self._row(id_) for id_ in parameters[0] if id_ in self.wrapped]
 
-    def fetchall(self) -> list[tuple[UUID, bytes | None]]:
+    def _row(self, subject: UUID) -> tuple[UUID, bytes | None, str | None]:
+        return subject, self.wrapped[subject], self.master.get(subject)
+
+    def fetchall(self) -> list[tuple[Any, ...]]:
         return self._found
 
     def close(self) -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from domain.errors import Refused, SubjectErased
 from domain.values import Personal
+from infra.master_keys import MasterKey
 from infra.vault import (
     KeyNotCached,
     Vault,
@@ -185,7 +186,7 @@ def test_the_oldest_key_tells_whose_vault_it_is(
     here.prepare([subject])
     for _ in range(3):
         id_ = uuid4()
-        table.wrapped[id_] = other._wrap(id_, b"k" * 32)
+        table.wrapped[id_] = MasterKey(b"n" * 32).wrap(id_, b"k" * 32)
     vault(table).check()
     assert here.misfits() == (3, 4)
     assert other.misfits() == (1, 4)
@@ -238,3 +239,59 @@ def test_the_secret_is_made_once_and_for_its_owner_only(tmp_path: Path) -> None:
     path.write_bytes(b"short")
     with pytest.raises(ValueError, match=r"master\.key"):
         read_or_make_secret(path)
+
+
+class TestAnotherMasterKey:
+    NEW = b"n" * 32
+
+    def test_keys_of_both_are_opened_and_new_ones_wrapped_with_the_one_in_force(
+        self, table: KeyTable
+    ) -> None:
+        there: list[bytes] = [MASTER_KEY]
+        here = vault(table, others=lambda: there)
+        first, second = uuid4(), uuid4()
+        here.prepare([first])
+        new = MasterKey(self.NEW)
+        there.append(self.NEW)
+        table.in_force = new.fingerprint
+        here.prepare([second])
+        assert table.master[first] == MasterKey(MASTER_KEY).fingerprint
+        assert table.master[second] == new.fingerprint
+        token = here.seal(Personal(second, "Zaphod"), event=EVENT, field="name")
+        later = vault(table, self.NEW, others=lambda: there)
+        assert later.open_tokens([token]) == {token: "Zaphod"}
+
+    def test_a_process_that_has_not_got_it_adds_no_key(
+        self, table: KeyTable, subject: UUID
+    ) -> None:
+        here = vault(table)
+        table.in_force = MasterKey(self.NEW).fingerprint
+        with pytest.raises(WrongMasterKey, match="another master key is in force"):
+            here.prepare([uuid4()])
+        assert set(table.wrapped) == {subject}
+
+    def test_a_key_without_a_name_is_tried_with_all(self, table: KeyTable, subject: UUID) -> None:
+        token = sealed(table, subject)
+        table.master[subject] = None
+        later = vault(table, self.NEW, others=lambda: [self.NEW, MASTER_KEY])
+        assert later.open_tokens([token]) == {token: "Zaphod"}
+
+
+def test_what_is_erased_is_shown_so(table: KeyTable, subject: UUID) -> None:
+    token, other = sealed(table, subject), sealed(table, uuid4())
+    nobody = token.replace(str(subject), str(NOBODY))
+    table.wrapped[subject] = None
+    assert vault(table).shown_tokens([token, other, nobody]) == {
+        token: "[erased]",
+        other: "Zaphod",
+        nobody: None,
+    }
+
+
+def test_a_key_that_is_forgotten_is_asked_for_again(table: KeyTable, subject: UUID) -> None:
+    token, here = sealed(table, subject), vault(table)
+    assert here.shown_tokens([token]) == {token: "Zaphod"}
+    table.wrapped[subject] = None
+    assert here.shown_tokens([token]) == {token: "Zaphod"}
+    here.forget(subject)
+    assert here.shown_tokens([token]) == {token: "[erased]"}

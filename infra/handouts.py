@@ -1,0 +1,52 @@
+"""What left the product: exports and replays, which nobody can call back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+from infra.postgres import Connection, Pool
+
+
+@dataclass(frozen=True, slots=True)
+class Handout:
+    at: datetime
+    actor: str
+    kind: Literal["export", "replay"]
+    position: int
+    """Nothing recorded after it is in the handout."""
+    what: str
+    personal: bool
+    """Whether personal text was in it in the clear."""
+
+
+def record(
+    connection: Connection,
+    *,
+    actor: str,
+    kind: Literal["export", "replay"],
+    position: int,
+    what: str,
+    personal: bool,
+) -> None:
+    """Notes a handout, before it is given away. The search path leads to the log; the caller
+    commits. Raises what the driver raises."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO handouts (actor, kind, position, what, personal)"
+            " VALUES (%s, %s, %s, %s, %s)",
+            (actor, kind, position, what, personal),
+        )
+
+
+def between(pool: Pool, position: int, until: datetime, limit: int) -> list[Handout]:
+    """Those that hold what was recorded at the position and were made before `until`, the earliest
+    first, at most `limit`."""
+    with pool.connection() as connection, connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT at, actor, kind, position, what, personal FROM handouts"
+            " WHERE position >= %s AND at < %s ORDER BY number LIMIT %s",
+            (position, until, limit),
+        )
+        return [Handout(*row) for row in cursor.fetchall()]
