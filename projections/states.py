@@ -28,6 +28,11 @@ class States:
         """The state of a key that was loaded."""
         return self._states[key.int]
 
+    def begin(self, keys: Iterable[UUID]) -> None:
+        """Have the states of these keys, of which no facts are stored."""
+        for key in keys:
+            self._states[key.int] = KeyState(self._fold, key)
+
     def load(self, cursor: Cursor, keys: Iterable[UUID]) -> None:
         """Have the states of these keys: from memory, else from their facts, in one query."""
         states = self._states

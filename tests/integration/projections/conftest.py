@@ -12,7 +12,7 @@ from infra.postgres import Pool, quote
 from projections.catalogue import PROJECTIONS
 from projections.projection import Projection
 from projections.projector import Projector
-from projections.rebuild import Rebuild
+from projections.rebuild import Rebuild, former_schema, shadow_schema
 from projections.summaries import Summarizer
 from tests.integration.projections.story import Story
 
@@ -89,8 +89,9 @@ class Models:
             projector.close()
         with self.pool.connection() as connection, connection.cursor() as cursor:
             for projection in PROJECTIONS.values():
-                shadow = quote(f"{self.read}_shadow_{projection.name}")
-                cursor.execute(f"DROP SCHEMA IF EXISTS {shadow} CASCADE")
+                for schema in (shadow_schema, former_schema):
+                    name = quote(schema(projection, self.read))
+                    cursor.execute(f"DROP SCHEMA IF EXISTS {name} CASCADE")
         self.pool.close()
 
 

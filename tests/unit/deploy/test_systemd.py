@@ -58,7 +58,7 @@ def test_linters_have_nothing_to_say(unit: str, tmp_path: Path) -> None:
 
 def test_every_process_of_the_product_is_there() -> None:
     commands = {only(unit, "ExecStart").split()[1] for unit in UNITS}
-    assert commands == {"api", "relay", "project", "policies"}
+    assert commands == {"api", "relay", "project", "policies", "rebuild"}
 
 
 @pytest.mark.parametrize("unit", UNITS)
@@ -109,3 +109,14 @@ def test_the_instructions_enable_every_unit_for_every_read_model() -> None:
         stem = unit.removesuffix(".service")
         for instance in INSTANCES.get(unit, [""]):
             assert re.search(rf" {stem}{instance}\b", text)
+
+
+def test_timers_start_services_that_are_there_and_may_end() -> None:
+    timers = sorted(path.name for path in SYSTEMD.glob("*.timer"))
+    assert timers
+    for timer in timers:
+        service = timer.replace(".timer", ".service")
+        assert only(service, "Type") == "oneshot"
+        assert "Restart" not in dict(directives(service))
+        assert only(timer, "WantedBy") == "timers.target"
+        assert dict(directives(timer)).keys() >= {"OnCalendar", "Persistent"}
