@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -63,7 +63,8 @@ def rebuild_models(settings: Settings, names: Sequence[str], how: How, say: Say)
     """
     code = 0
     if how.gently:
-        os.nice(19)
+        with suppress(OSError):  # where that is not allowed, it is gentle all the same
+            os.nice(19)
     models = models_of(settings)
     with (
         databases(settings, administering=False) as addresses,
