@@ -133,6 +133,7 @@ class Folding:
         changes = [Changes() for _ in self._projection.folds]
         failed: list[Failure] = []
         states, routes = self.memory.states, self._routes
+        by_integer = [own.by_integer for own in states]
         for key, recorded in keyed:
             if held and key in held:
                 failed.append((key, recorded, ""))
@@ -143,7 +144,7 @@ class Folding:
                 if columns is None:
                     continue
                 fact = (instant(recorded.occurred_at), recorded.position, *columns)
-                state = states[number][key]
+                state = by_integer[number][key.int]
                 state.apply(fact, changes[number])
             except Exception as error:  # noqa: BLE001  (whatever it is, it holds back one key)
                 self._refuse_later(recorded)

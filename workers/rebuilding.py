@@ -40,6 +40,10 @@ _KEEPS_FROM_IT = (
 """What keeps one read model from being rebuilt, and the next one not."""
 
 
+_ALONE = {"max_parallel_workers_per_gather": "0", "max_parallel_maintenance_workers": "0"}
+"""What keeps the server from doing one thing on several cores."""
+
+
 def most_workers() -> int:
     """Processes that a rebuild uses unless it is told otherwise."""
     return min(2, os.cpu_count() or 1)
@@ -68,7 +72,7 @@ def rebuild_models(settings: Settings, names: Sequence[str], how: How, say: Say)
     models = models_of(settings)
     with (
         databases(settings, administering=False) as addresses,
-        read_side(addresses) as side,
+        read_side(addresses, session=_ALONE if how.gently else None) as side,
         processes(
             addresses.log, addresses.read, settings, 1 if how.gently else how.workers
         ) as fillers,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
@@ -22,7 +23,7 @@ from projections.rebuild.filling import ROWS, FillingFailed, WholeLog, fill, sha
 from projections.rebuild.sets import alone, begin, drop, shadow_schema
 from projections.rebuild.swapping import ReadersInTheWay, Swap, hold_live
 from projections.summaries import POSITIONS, Summarizer
-from projections.writing import make_indexes, use_schema
+from projections.writing import use_schema
 
 log = structlog.get_logger(__name__)
 
@@ -144,6 +145,7 @@ class Rebuild:
         self._fillers = fillers
         self._gentle = gentle
         self._on_progress = on_progress
+        self._threads = 1 if fillers is None else fillers.workers  # at the server's work
         self._swap = Swap(projection, schema, bi_schema)
         self.shadow = shadow_schema(projection, schema)
         self._written = time.monotonic()  # when something was last written to the new set
@@ -199,12 +201,8 @@ class Rebuild:
         )
         try:
             self._catch_up(shadow)
-            with self._transaction() as cursor:
-                use_schema(cursor, self.shadow)
-                make_indexes(cursor, self._projection)
-                cursor.execute(f"ANALYZE {', '.join(self._projection.tables())}")
+            self._finish()
             reach("rebuild.indexed")
-            self._sum_up()
             self._catch_up(shadow)
             reach("rebuild.caught_up")
             at, compared = self._compared(shadow.position())
@@ -284,6 +282,23 @@ class Rebuild:
             if self._gentle is not None:
                 self._gentle.pause(self._written - began)
 
+    def _finish(self) -> None:
+        """Statistics; then indexes and sums, beside each other where several share the work."""
+        self._execute(*(f"ANALYZE {table}" for table in self._projection.tables()))
+        with ThreadPoolExecutor(self._threads, "finish") as together:
+            tasks = [
+                together.submit(self._sum_up),
+                *(together.submit(self._execute, one) for one in self._projection.indexes()),
+            ]
+            for task in tasks:
+                task.result()
+
+    def _execute(self, *statements: str) -> None:
+        with self._transaction() as cursor:
+            use_schema(cursor, self.shadow)
+            for statement in statements:
+                cursor.execute(statement)
+
     def _sum_up(self) -> None:
         summarizer = Summarizer(
             self._projection,
@@ -297,9 +312,7 @@ class Rebuild:
         while summarizer.step():
             pass
         self._written = time.monotonic()
-        for table in self._projection.sums():
-            with self._transaction() as cursor:
-                cursor.execute(f"ANALYZE {quote(self.shadow)}.{table}")
+        self._execute(*(f"ANALYZE {table}" for table in self._projection.sums()))
 
     # ---- comparing ----
 
@@ -327,14 +340,13 @@ class Rebuild:
         at = min([reached, *(position for _, position in live)])
         if {id_ for id_, _ in live} != {self._projection.id}:
             return at, []
-        threads = 1 if self._gentle else 2
         return at, compare(
             self._pool,
             self._projection,
             live=self._schema,
             new=self.shadow,
             at=at,
-            threads=threads,
+            threads=self._threads,
         )
 
     def _parked(self) -> tuple[int, int]:

@@ -10,7 +10,7 @@ import pytest
 from infra.postgres import quote
 from projections.funnel import FunnelProjection
 from projections.projector import LogBehind, NewerProgram
-from projections.rebuild import NothingToCompare, shadow_schema
+from projections.rebuild import NothingToCompare, comparing, shadow_schema
 from projections.summaries import Summarizer
 from tests.integration.projections.conftest import Models
 from tests.integration.projections.strategies import random_story
@@ -37,7 +37,8 @@ def test_a_good_set_is_the_same_and_stays_untouched(models: Models) -> None:
     assert result.same
     assert (result.position, result.at) == (200, 200)
     assert {table.table for table in result.compared} == {*FUNNEL.tables(), *FUNNEL.sums()}
-    assert all(table.live_rows > 0 for table in result.compared)
+    filled = {table.table for table in result.compared if table.live_rows > 0}
+    assert filled >= {"deal_fact", "deal_period", "visit_period", "deal_period_sum"}
     assert state(models) == before
 
 
@@ -80,8 +81,6 @@ def test_the_live_projector_goes_on_while_both_are_compared(
         drain(projector)
         moved.set()
 
-    import projections.rebuild.comparing as comparing
-
     summed = comparing._summed
 
     def in_the_middle(*asked: Any) -> Any:
@@ -89,7 +88,7 @@ def test_the_live_projector_goes_on_while_both_are_compared(
         projector needs for all there is."""
         with models.pool.connection() as connection, connection.cursor() as cursor:
             cursor.execute(f"SELECT count(*) FROM {quote(models.read)}.deal_period")
-            if not moved.is_set():
+            if not moved.is_set():  # one at a time compares here
                 thread = threading.Thread(target=meanwhile)
                 thread.start()
                 assert moved.wait(30)

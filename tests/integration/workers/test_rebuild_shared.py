@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from domain.values import Personal
 from infra.eventstore.doorbell import Doorbell
 from infra.eventstore.feed import StoreFeed
 from infra.postgres import Pool, quote
@@ -40,6 +41,11 @@ class Workshop:
     processes: dict[int, Processes]
 
     def write(self, story: Story) -> None:
+        for event in story.events:
+            for name, value in vars(event.event).items():
+                if isinstance(value, Personal):  # which the log holds sealed for its place
+                    place = f"{value.subject}.{event.stream_id}:{event.version}.{name}"
+                    event.event.__dict__[name] = Personal(value.subject, None, f"1.{place}.x")
         write_log(self.log_pool, self.log_schema, story)
 
     def feed(self, projection: Projection) -> StoreFeed:
@@ -91,7 +97,9 @@ def test_however_many_processes_share_it_the_rows_are_the_same(
 
     def project(batch: int) -> None:
         for projection in PROJECTIONS.values():
-            drain(models.projector(projection, story, partitions=partitions, batch=batch))
+            feed = workshop.feed(projection)
+            drain(models.projector(projection, feed, partitions=partitions, batch=batch))
+        assert models.rows("parked") == []
 
     def rebuilt(workers: int, partitions: int) -> None:
         for projection in PROJECTIONS.values():
