@@ -140,21 +140,21 @@ def _waiting(projection: Projection, positions: dict[int, int], log_pool: Pool) 
 
 def _kept(projection: Projection, read_pool: Pool) -> Iterator[Finding]:
     """Sets of tables beside the live one."""
-    subject, command = f"read model {projection.name}", f"crm rebuild {projection.name}"
+    command = f"crm rebuild {projection.name}"
     with read_pool.connection() as connection, connection.cursor() as cursor:
         kept = former(cursor, projection)
         unfinished = unfinished_size(cursor, projection)
     if kept is not None:
         yield Finding(
             True,
-            subject,
+            f"former {projection.name}",
             f"what was live before {kept.kept_since:%Y-%m-%d %H:%M} UTC is kept,"
             f" {kept.size / 1e6:,.1f} MB: {command} --back puts it back, --forget drops it",
         )
     if unfinished is not None:
         yield Finding(
             True,
-            subject,
+            f"rebuild of {projection.name}",
             f"{unfinished / 1e6:,.1f} MB of a rebuild that goes on or was interrupted;"
             f" {command} goes on with it",
         )

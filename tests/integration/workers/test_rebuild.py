@@ -193,7 +193,7 @@ def test_back_and_forget(company: Company) -> None:
     rebuilt = company.rows()
     (finding,) = (one for one in examine(company.installation.settings()) if "--back" in one.text)
     assert finding.good
-    assert finding.subject == "read model funnel"
+    assert finding.subject == "former funnel"
     assert " MB" in finding.text
     ended = company.crm("rebuild", "funnel", "--back")
     assert ended.returncode == 0
