@@ -171,10 +171,18 @@ class Swap:
         for table in self._there(cursor, coming):
             cursor.execute(f"ALTER TABLE {new}.{table} SET SCHEMA {live}")
         for table in _KEPT:
-            cursor.execute("SELECT to_regclass(%s)", [f"{new}.{table}"])
-            if cursor.fetchall()[0][0] is not None:
+            # By name: a set may be of before a migration that added some.
+            cursor.execute(
+                "SELECT string_agg(quote_ident(attname), ', ' ORDER BY attnum) FROM pg_attribute"
+                " WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped",
+                [f"{new}.{table}"],
+            )
+            columns = cursor.fetchall()[0][0]
+            if columns is not None:
                 cursor.execute(f"DELETE FROM {live}.{table} WHERE {_OF_PROJECTION}", [name])
-                cursor.execute(f"INSERT INTO {live}.{table} SELECT * FROM {new}.{table}")
+                cursor.execute(
+                    f"INSERT INTO {live}.{table} ({columns}) SELECT {columns} FROM {new}.{table}"
+                )
 
     def _there(self, cursor: Cursor, schema: str) -> list[str]:
         """Those of the set's tables that the schema has."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import psycopg2
 import pytest
 
-from infra.postgres import Pool, quote
+from infra.postgres import Pool, connect, quote
 from projections.catalogue import PROJECTIONS
 from projections.projection import Projection
 from projections.projector import Projector
@@ -25,6 +26,7 @@ class Models:
     """The read models over a story, in schemas of their own."""
 
     def __init__(self, url: str, schemas: dict[str, str]) -> None:
+        self._url = url
         self.pool = Pool(url, size=8, role="crm_projector")
         self.read, self.bi = schemas["read"], schemas["bi"]
         self._projectors: list[Projector] = []
@@ -83,6 +85,15 @@ class Models:
                 return cursor.fetchall()
             except psycopg2.ProgrammingError:
                 return None
+
+    @contextmanager
+    def admin(self) -> Iterator[Any]:
+        """A cursor of who owns the shared tables."""
+        connection = connect(self._url, autocommit=True)
+        try:
+            yield connection.cursor()
+        finally:
+            connection.close()
 
     def close(self) -> None:
         for projector in self._projectors:

@@ -187,6 +187,17 @@ def test_one_that_is_not_whole_is_refused(models: Models) -> None:
     assert rows(models) == before
 
 
+def test_it_comes_back_from_before_a_migration(models: Models) -> None:
+    story, _ = live_and_rebuilt(models, 49)
+    before = rows(models)
+    models.rebuild(FUNNEL, story, block=8).run()
+    with models.admin() as cursor:
+        cursor.execute(f"ALTER TABLE {quote(models.read)}.position ADD COLUMN note text DEFAULT ''")
+    go_back(models, story)
+    assert rows(models) == before
+    assert models.run("SELECT DISTINCT position, note FROM position") == [(120, "")]
+
+
 def test_reads_never_stop_while_sets_are_exchanged(models: Models) -> None:
     story = random_story(48, 200)
     drain(models.projector(FUNNEL, story, batch=30))
