@@ -11,7 +11,15 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from infra.postgres import Pool, quote
-from projections.projection import Fold, PeriodTable, Projection, fact_columns, period_columns
+from projections.projection import (
+    Column,
+    Fold,
+    PeriodTable,
+    Projection,
+    Summed,
+    fact_columns,
+    period_columns,
+)
 from projections.reading import NEWEST
 from projections.summaries import FANOUT
 
@@ -34,7 +42,8 @@ class Compared:
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """A table as known at a position: a SELECT, but for the schema."""
+    """A table as known at a position: a SELECT, but for the schema. `columns` can be hashed, and
+    what is hashed alike reads alike."""
 
     table: str
     columns: str
@@ -68,15 +77,24 @@ def compare(
 
 
 def _of_fold(fold: Fold, at: int) -> Iterator[_Part]:
-    yield _Part(fold.facts.name, ", ".join(fact_columns(fold)), f"position <= {at}")
+    own = {column.name: column for column in fold.facts.columns}
+    columns = (_hashed(name, own.get(name)) for name in fact_columns(fold))
+    yield _Part(fold.facts.name, ", ".join(columns), f"position <= {at}")
     for table in fold.periods:
         yield _Part(table.name, _as_known(fold, table, at), f"known_from <= {at}")
 
 
 def _as_known(fold: Fold, table: PeriodTable, at: int) -> str:
-    *columns, _ = period_columns(fold, table)
+    own = {column.name: column for column in (*table.item, *table.values)}
+    *names, _ = period_columns(fold, table)
     closed = f"CASE WHEN known_to <= {at} THEN known_to ELSE {NEWEST} END AS known_to"
-    return ", ".join((*columns, closed))
+    return ", ".join((*(_hashed(name, own.get(name)) for name in names), closed))
+
+
+def _hashed(name: str, column: Column | Summed | None) -> str:
+    """1.0 and 1.00 have the same hash, JSON has none; their texts have."""
+    kind = "" if column is None else column.type.split()[0]
+    return f"{name}::text AS {name}" if kind in ("numeric", "json", "jsonb") else name
 
 
 def _of_sums(pool: Pool, projection: Projection, live: str, new: str, at: int) -> Iterator[_Part]:
@@ -90,14 +108,23 @@ def _of_sums(pool: Pool, projection: Projection, live: str, new: str, at: int) -
             [at, projection.id, sorted(tables)],
         )
         for name, positions, through in cursor.fetchall():
+            columns = _of_summary(tables[name])
             whole = f"(block + 1) * {positions} * power({FANOUT}, level)::bigint <= {through}"
-            yield _Part(tables[name].sums, "*", whole)
+            yield _Part(tables[name].sums, columns, whole)
+
+
+def _of_summary(table: PeriodTable) -> str:
+    summary = table.summary
+    if summary is None:
+        raise ValueError(f"{table.name} has no summary")
+    own = (_hashed(one.name, one) for one in (*summary.dimensions, *summary.measures))
+    return ", ".join(("level", "block", "span", "since", "rows", *own))
 
 
 def _summed(pool: Pool, source: str) -> tuple[int, int]:
     with pool.connection() as connection, connection.cursor() as cursor:
         cursor.execute(
-            "SELECT count(*), coalesce(sum(hashtextextended(row::text, 0)::numeric), 0)"
+            "SELECT count(*), coalesce(sum(hash_record_extended(row, 0)::numeric), 0)"
             f" FROM ({source}) AS row"
         )
         rows, digest = cursor.fetchall()[0]

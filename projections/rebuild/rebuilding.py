@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import psycopg2
@@ -284,14 +285,15 @@ class Rebuild:
 
     def _finish(self) -> None:
         """Statistics; then indexes and sums, beside each other where several share the work."""
-        self._execute(*(f"ANALYZE {table}" for table in self._projection.tables()))
         with ThreadPoolExecutor(self._threads, "finish") as together:
-            tasks = [
-                together.submit(self._sum_up),
-                *(together.submit(self._execute, one) for one in self._projection.indexes()),
-            ]
-            for task in tasks:
-                task.result()
+
+            def each(*tasks: Callable[[], None]) -> None:
+                for begun in [together.submit(task) for task in tasks]:
+                    begun.result()
+
+            tables, indexes = self._projection.tables(), self._projection.indexes()
+            each(*(partial(self._execute, f"ANALYZE {table}") for table in tables))
+            each(self._sum_up, *(partial(self._execute, index) for index in indexes))
 
     def _execute(self, *statements: str) -> None:
         with self._transaction() as cursor:
