@@ -12,6 +12,7 @@ from typing import Protocol
 
 import psycopg2
 import structlog
+from psycopg2.errors import DiskFull
 from psycopg2.extensions import cursor as Cursor  # noqa: N812  (it is a class)
 
 from infra.crashpoints import reach
@@ -178,10 +179,9 @@ class Rebuild:
                 )
             try:
                 rebuilt = self._filled(started, resumed, swap)
-            except _LEFT_TO_GO_ON:
-                raise
-            except BaseException:
-                self._drop()
+            except BaseException as error:
+                if not isinstance(error, _LEFT_TO_GO_ON) or _for_want_of_disk(error):
+                    self._drop()
                 raise
             self._drop()
         return rebuilt
@@ -197,7 +197,6 @@ class Rebuild:
             partitions=self._partitions,
             schema=self.shadow,
             bi_schema=None,
-            batch=self._batch if self._gentle is None else self._gentle.batch,
             cached_facts=_CACHED_FACTS,
         )
         try:
@@ -207,6 +206,8 @@ class Rebuild:
             self._catch_up(shadow)
             reach("rebuild.caught_up")
             at, compared = self._compared(shadow.position())
+            if not swap and not compared:
+                raise NothingToCompare(f"{self._projection.id}: another version has taken over")
             parked, live_parked = self._parked()
             if swap:
                 with self._transaction() as cursor:
@@ -274,10 +275,12 @@ class Rebuild:
         self._written = time.monotonic()
 
     def _catch_up(self, shadow: Projector) -> None:
-        while True:
+        """To the end of the log, or near it: where events come in all the while, there is none."""
+        batch = self._batch if self._gentle is None else self._gentle.batch
+        done = batch
+        while done >= batch:
             began = time.monotonic()
-            if not shadow.step():
-                return
+            done = shadow.step(batch)
             self._written = time.monotonic()
             self._on_progress(shadow.position())
             if self._gentle is not None:
@@ -409,3 +412,8 @@ class Rebuild:
         same = {partition for _, partition, _ in live} == set(range(self._partitions))
         behind = any(position > shadow.position() for _, _, position in live)
         return other_log or behind or not same
+
+
+def _for_want_of_disk(error: BaseException) -> bool:
+    """Then what is there is in the way."""
+    return isinstance(error, DiskFull) or "DiskFull" in str(error)
