@@ -58,6 +58,13 @@ def summed(events: Iterable[Recorded], partitions: int) -> Sums:
     return {at: (count, digests[at]) for at, count in counts.items()}
 
 
+def add(sums: Sums, more: Sums) -> None:
+    """Add to these sums those of other events."""
+    for at, (count, digest) in more.items():
+        before = sums.get(at, (0, 0))
+        sums[at] = before[0] + count, before[1] ^ digest
+
+
 def enter(cursor: Cursor, projection: str, sums: Sums) -> None:
     """Add to the account of the projection with this id."""
     if not sums:

@@ -120,16 +120,20 @@ class Folding:
             if event.topic in routes
         ]
 
-    def fold(self, cursor: Cursor, keyed: Keyed) -> tuple[list[Changes], list[Failure]]:
+    def fold(
+        self, cursor: Cursor, keyed: Keyed, *, begun: bool = False
+    ) -> tuple[list[Changes], list[Failure]]:
         """The changes of each fold, and the events that cannot be folded or wait for such a one.
 
-        Raises NewerProgram for an event that a later version of the program wrote.
+        `begun`: these are the first events of their keys, of which nothing is stored. Raises
+        NewerProgram for an event that a later version of the program wrote.
         """
         held = self._held(cursor, keyed)
-        self._load(cursor, keyed)
+        self._load(cursor, keyed, begun)
         changes = [Changes() for _ in self._projection.folds]
         failed: list[Failure] = []
         states, routes = self.memory.states, self._routes
+        by_integer = [own.by_integer for own in states]
         for key, recorded in keyed:
             if held and key in held:
                 failed.append((key, recorded, ""))
@@ -140,7 +144,7 @@ class Folding:
                 if columns is None:
                     continue
                 fact = (instant(recorded.occurred_at), recorded.position, *columns)
-                state = states[number][key]
+                state = by_integer[number][key.int]
                 state.apply(fact, changes[number])
             except Exception as error:  # noqa: BLE001  (whatever it is, it holds back one key)
                 self._refuse_later(recorded)
@@ -215,14 +219,17 @@ class Folding:
             self.look_at_parked(cursor)
         return self.parked
 
-    def _load(self, cursor: Cursor, keyed: Keyed) -> None:
-        """States of all keys of a batch, one query for each fold."""
+    def _load(self, cursor: Cursor, keyed: Keyed, begun: bool) -> None:
+        """States of all keys of a batch, one query for each fold; none, where they have begun."""
         routes = self._routes
         keys: list[dict[int, UUID]] = [{} for _ in self.memory.states]
         for key, recorded in keyed:
             keys[routes[recorded.topic][0]][key.int] = key
         for states, wanted in zip(self.memory.states, keys, strict=True):
-            states.load(cursor, wanted.values())
+            if begun:
+                states.begin(wanted.values())
+            else:
+                states.load(cursor, wanted.values())
 
     def _park(self, cursor: Cursor, failed: list[Failure]) -> None:
         if not failed:

@@ -52,7 +52,7 @@ def begin(cursor: Cursor, projection: Projection, head: Head) -> None:
     cursor.execute("DELETE FROM applied WHERE projection LIKE %s", like)
     cursor.execute("DELETE FROM summarised WHERE projection LIKE %s", like)
     cursor.execute("DELETE FROM kafka_offset WHERE projection = %s", [projection.name])
-    _adopt(cursor, projection, head)
+    adopt(cursor, projection, head)
 
 
 def admitted(
@@ -74,7 +74,7 @@ def admitted(
     cursor.execute("SELECT FROM origin WHERE projection = %s", [projection.id])
     if cursor.rowcount:
         offsets.clear(cursor, projection.name)  # they lie behind records of the former log
-    return _adopt(cursor, projection, head)
+    return adopt(cursor, projection, head)
 
 
 def examined(
@@ -153,7 +153,8 @@ def _accounted(cursor: Cursor, projection: Projection) -> bool:
     return bool(cursor.fetchall()[0][0])
 
 
-def _adopt(cursor: Cursor, projection: Projection, head: Head) -> Origin:
+def adopt(cursor: Cursor, projection: Projection, head: Head) -> Origin:
+    """Keep that the tables are of this log; another filling of them."""
     cursor.execute(
         "INSERT INTO origin (projection, store_epoch) VALUES (%s, %s)"
         " ON CONFLICT (projection) DO UPDATE SET store_epoch = excluded.store_epoch,"

@@ -353,7 +353,9 @@ class KeyState:
         self._step = fold.step
         self._states: list[State] = [fold.start]  # one before each fact, and one after the last
         self._settled: list[tuple[Row, ...]] = []
-        self._known: dict[tuple[int, str, str], Entry] = {}
+        self._known: dict[
+            tuple[object, ...], Entry
+        ] = {}  # by number of the table, item, valid_from
 
     def apply(self, fact: Fact, changes: Changes) -> None:
         """Take in the next recorded fact. If its step raises, nothing has changed."""
@@ -404,14 +406,14 @@ class KeyState:
         stays, was = (set(new), set(old)) if many else (new, old)
         for row in old:
             if row not in stays:
-                entry = known.pop((row[0], row[1], row[2]))
+                entry = known.pop(row[:3])
                 entry.known_to = position
                 if entry.written:
                     changes.closed.append(entry)
         for row in new:
             if row not in was:
                 entry = Entry(key, row, position)
-                known[row[0], row[1], row[2]] = entry
+                known[row[:3]] = entry
                 changes.added.append(entry)
 
     def rows(self) -> list[Entry]:

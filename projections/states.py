@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from uuid import UUID
 
 from psycopg2.extensions import cursor as Cursor  # noqa: N812  (it is a class)
@@ -24,9 +24,15 @@ class States:
         self._states: OrderedDict[int, KeyState] = OrderedDict()
         self._facts = 0
 
-    def __getitem__(self, key: UUID) -> KeyState:
-        """The state of a key that was loaded."""
-        return self._states[key.int]
+    @property
+    def by_integer(self) -> Mapping[int, KeyState]:
+        """The states of the keys that were loaded, by the integers of these."""
+        return self._states
+
+    def begin(self, keys: Iterable[UUID]) -> None:
+        """Have the states of these keys, of which no facts are stored."""
+        for key in keys:
+            self._states[key.int] = KeyState(self._fold, key)
 
     def load(self, cursor: Cursor, keys: Iterable[UUID]) -> None:
         """Have the states of these keys: from memory, else from their facts, in one query."""

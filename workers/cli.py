@@ -11,8 +11,7 @@ from uuid import UUID
 
 import psycopg2
 import typer
-from rich.console import Console, RenderableType
-from rich.progress import Progress
+from rich.console import RenderableType
 
 from api.tokens import Scope, Tokens
 from infra import crashpoints, logging
@@ -36,10 +35,19 @@ from workers.exporting import FORMATS, InTheWay, UnknownTable, run_export
 from workers.importing import run_import, run_orders, run_responses
 from workers.keys import prepare_rotation, rotate_keys
 from workers.membership import Fenced, WrongPartitions
+from workers.parent import end_with
 from workers.policies import run_policies
-from workers.project import ReadModelRefused, end_with
+from workers.project import ReadModelRefused
 from workers.project import project as run_project
-from workers.rebuilding import parked_keys, rebuild_one, retry_key
+from workers.rebuilding import (
+    How,
+    forget_former,
+    most_workers,
+    parked_keys,
+    put_back,
+    rebuild_models,
+    retry_key,
+)
 from workers.relay import relay as run_relay
 from workers.relay import set_cursor
 from workers.replaying import Asked, ReplayRefused, WrongOption, run_replay
@@ -145,22 +153,49 @@ def project(
 
 
 @cli.command()
-def rebuild(name: ReadModel) -> None:
-    """Fill a read model anew from the log, compare it with the live one, and swap it in."""
+def rebuild(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            callback=lambda names: _read_models(names or []),
+            help=f"Read models: {', '.join(PROJECTIONS)}.",
+            show_default=False,
+        ),
+    ] = None,
+    every: Annotated[bool, typer.Option("--all", help="All of them.")] = False,
+    workers: Annotated[
+        int, typer.Option(min=1, max=64, help="Processes that share the work.")
+    ] = most_workers(),
+    gently: Annotated[
+        bool,
+        typer.Option("--gently", help="In one process, at rest most of the time: beside load."),
+    ] = False,
+    verify_only: Annotated[
+        bool, typer.Option("--verify-only", help="Compare and change nothing.")
+    ] = False,
+    back: Annotated[
+        bool, typer.Option("--back", help="Put back what was live before the last rebuild.")
+    ] = False,
+    forget: Annotated[
+        bool, typer.Option("--forget", help="Drop what was live before the last rebuild.")
+    ] = False,
+) -> None:
+    """Fill read models anew from the log, compare them with the live ones, and swap them in.
+
+    Exit code 1 for one that was left as it is, or with --verify-only, that differs from the log.
+    """
+    wanted = list(PROJECTIONS) if every else names or []
+    if not wanted or (every and names):
+        raise typer.BadParameter("name read models, or all of them by --all", param_hint="NAMES")
+    if verify_only + back + forget > 1:
+        raise typer.BadParameter("only one at a time", param_hint="--verify-only --back --forget")
     settings = _settings()
-    with Progress(console=Console(stderr=True)) as progress:
-        task = progress.add_task(f"rebuilding {name}", total=None)
-
-        def reached(position: int, end: int) -> None:
-            progress.update(task, completed=position, total=max(position, end))
-
-        rebuilt = rebuild_one(settings, name, reached)
-    for table in rebuilt.compared:
-        found = "as before" if table.same else f"not as before ({table.live_rows:,} rows)"
-        typer.echo(f"{table.table}: {table.rebuilt_rows:,} rows, {found}")
-        for row in table.differing:
-            typer.echo(f"  {row}")
-    typer.echo(f"{name}: up to position {rebuilt.position:,}, in {rebuilt.seconds:.1f} s")
+    if back:
+        raise typer.Exit(put_back(settings, wanted, typer.echo))
+    if forget:
+        raise typer.Exit(forget_former(settings, wanted, typer.echo))
+    how = How(workers=workers, gently=gently, verify=verify_only)
+    raise typer.Exit(rebuild_models(settings, wanted, how, typer.echo))
 
 
 @cli.command()

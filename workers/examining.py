@@ -13,6 +13,7 @@ from projections.catalogue import PROJECTIONS
 from projections.completeness import Completeness
 from projections.origin import LogBehind, NewerProgram, OtherLog, RebuildNeeded, examined
 from projections.projection import Projection
+from projections.rebuild import former, unfinished_size
 from workers.finding import LONG_SECONDS, Finding, lasting
 from workers.wiring import Databases
 
@@ -45,6 +46,7 @@ def read_models(
             if state.filled:
                 checker = Completeness(log_pool, read_pool, projection, partitions)
                 yield from _completeness(projection, checker)
+            yield from _kept(projection, read_pool)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +136,28 @@ def _waiting(projection: Projection, positions: dict[int, int], log_pool: Pool) 
         if len(rows) < _CHUNK:
             return None
         after = rows[-1][0]
+
+
+def _kept(projection: Projection, read_pool: Pool) -> Iterator[Finding]:
+    """Sets of tables beside the live one."""
+    command = f"crm rebuild {projection.name}"
+    with read_pool.connection() as connection, connection.cursor() as cursor:
+        kept = former(cursor, projection)
+        unfinished = unfinished_size(cursor, projection)
+    if kept is not None:
+        yield Finding(
+            True,
+            f"former {projection.name}",
+            f"what was live before {kept.kept_since:%Y-%m-%d %H:%M} UTC is kept,"
+            f" {kept.size / 1e6:,.1f} MB: {command} --back puts it back, --forget drops it",
+        )
+    if unfinished is not None:
+        yield Finding(
+            True,
+            f"rebuild of {projection.name}",
+            f"{unfinished / 1e6:,.1f} MB of a rebuild that goes on or was interrupted;"
+            f" {command} goes on with it",
+        )
 
 
 def _completeness(projection: Projection, checker: Completeness) -> Iterator[Finding]:

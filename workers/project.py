@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -46,7 +44,6 @@ STEADY = 60.0
 """Seconds after which a worker counts as well started."""
 
 _LOOK = 0.2
-_PR_SET_PDEATHSIG = 1
 
 
 class ReadModelRefused(RuntimeError):
@@ -92,7 +89,6 @@ def work(settings: Settings, projection: Projection) -> None:
             expose(settings, metrics)
             addresses = stack.enter_context(databases(settings, administering=False))
             side = stack.enter_context(read_side(addresses))
-            clean(side.pool, projection)
             signals.serving = True
         except KeyboardInterrupt:
             return
@@ -120,10 +116,15 @@ def _from_kafka(
         instance=settings.instance or f"{socket.gethostname()}-0",
     )
     ended: list[Exception] = []
+    tidy = False
 
     def step() -> int:
+        nonlocal tidy
         try:
             consumer.step()
+            if consumer.positions and not tidy:
+                clean(side.pool, projection)
+                tidy = True
         except NewerProgram as reason:
             log.info("read model left", projection=projection.id, reason=str(reason))
             signals.stopped.set()
@@ -329,11 +330,3 @@ class Supervisor:
                 log.error("a worker does not end and is killed", pid=process.pid)
                 process.kill()
                 process.wait()
-
-
-def end_with(parent: int) -> None:
-    """Has this process told to stop when its parent has died, where the system can do that."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    if os.getppid() != parent:
-        sys.exit(1)

@@ -49,11 +49,12 @@ class Keeper:
 
     def step(self) -> int:
         """Applies the next batch; how much it did. Raises what the database raises."""
-        if not self._tidy:
-            clean(self._side.pool, self._projection)
-            self._tidy = True
         try:
             done = self._step()
+            if not self._tidy:
+                # Not before: a rebuild that is needed goes on with what an interrupted one left.
+                clean(self._side.pool, self._projection)
+                self._tidy = True
         except (OtherLog, LogBehind) as reason:
             if self.refused != str(reason):
                 log.error("read model stopped", projection=self._projection.id, reason=str(reason))

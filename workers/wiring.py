@@ -240,8 +240,13 @@ class ReadSide:
 
 
 @contextmanager
-def read_side(addresses: Databases, doorbell: Doorbell | None = None) -> Iterator[ReadSide]:
-    """Connections for projectors and rebuilds; with a doorbell of its own, unless one is given."""
+def read_side(
+    addresses: Databases,
+    doorbell: Doorbell | None = None,
+    session: Mapping[str, str] | None = None,
+) -> Iterator[ReadSide]:
+    """Connections for projectors and rebuilds; with a doorbell of its own, unless one is given.
+    `session`: further parameters of the server for them."""
     size = 3 * len(PROJECTIONS)
     with ExitStack() as stack:
         pool = Pool(
@@ -250,6 +255,7 @@ def read_side(addresses: Databases, doorbell: Doorbell | None = None) -> Iterato
             role="crm_projector",
             search_path=["read"],
             application_name="crm-projector",
+            settings=session,
         )
         stack.callback(pool.close)
         log_pool = Pool(
@@ -259,6 +265,7 @@ def read_side(addresses: Databases, doorbell: Doorbell | None = None) -> Iterato
             search_path=["log"],
             application_name="crm-feed",
             autocommit=True,
+            settings=session,
         )
         stack.callback(log_pool.close)
         if doorbell is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import zlib
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -69,6 +69,10 @@ _COLUMNS = """position, stream_id, version, topic, partition_key, occurred_at, r
     actor, command_id, correlation_id, causation_id, reason, traceparent, class_version, state"""
 
 
+_CRC32_SINCE = 180000
+"""From this version on the server can tell by itself what belongs to a partition."""
+
+
 def partition_of(partition_key: UUID, partitions: int) -> int:
     """The partition of a key: CRC-32 of its 16 bytes, modulo the number of partitions."""
     return zlib.crc32(partition_key.bytes) % partitions
@@ -129,6 +133,41 @@ class StoreFeed:
             rows = cursor.fetchall()
         return Batch([recorded(row) for row in rows], through, head)
 
+    def by_key(
+        self, share: Collection[int], partitions: int, through: int, rows: int
+    ) -> Iterator[list[Recorded]]:
+        """The wanted events up to `through` of these of so many partitions, key after key: about
+        `rows` of them at once, all of a partition key together, of each in order of position.
+
+        The server sorts them. Takes up a connection, and has it in a transaction, until the end.
+        """
+        with self._pool.connection() as connection, connection.cursor() as cursor:
+            at_server = connection.server_version >= _CRC32_SINCE
+            statement = f"SELECT {_COLUMNS} FROM events WHERE position <= %s"
+            parameters: list[Any] = [through]
+            if self._topics:
+                statement += " AND topic = ANY(%s)"
+                parameters.append(self._topics)
+            if at_server and len(share) < partitions:
+                statement += " AND crc32(uuid_send(partition_key)) %% %s = ANY(%s::bigint[])"
+                parameters += [partitions, sorted(share)]
+            cursor.execute("BEGIN READ ONLY; SET LOCAL work_mem TO '64MB'")
+            try:
+                cursor.execute(
+                    f"DECLARE by_key NO SCROLL CURSOR FOR {statement}"
+                    " ORDER BY partition_key, position",
+                    parameters,
+                )
+                for some in _whole_keys(cursor, rows):
+                    yield [
+                        recorded(row)
+                        for row in some
+                        if at_server or partition_of(row[_KEY], partitions) in share
+                    ]
+            finally:
+                if not connection.closed:
+                    cursor.execute("ROLLBACK")
+
     def wait(self, after: int, timeout: float) -> bool:
         """Wait, at most `timeout` seconds, for events after `after`; whether there are any."""
         heard = self._doorbell.rings
@@ -136,6 +175,30 @@ class StoreFeed:
             return True
         self._doorbell.wait(heard, timeout)
         return self.end() > after
+
+
+_KEY = 4  # the place of partition_key among _COLUMNS
+
+
+def _whole_keys(cursor: Any, rows: int) -> Iterator[list[Any]]:
+    """What the cursor `by_key` gives, in pieces that end where a partition key does."""
+    held: list[Any] = []
+    while True:
+        cursor.execute(f"FETCH {int(rows)} FROM by_key")
+        fetched = cursor.fetchall()
+        held += fetched
+        if len(fetched) < rows:
+            if held:
+                yield held
+            return
+        last = held[-1][_KEY]
+        if held[0][_KEY] == last:
+            continue
+        cut = len(held) - 1
+        while held[cut - 1][_KEY] == last:
+            cut -= 1
+        yield held[:cut]
+        del held[:cut]
 
 
 class PartitionKeys:

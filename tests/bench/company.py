@@ -110,7 +110,7 @@ def fill(admin_url: str, events: int, seed: int = 7) -> int:
     """Put about so many events into an empty log, in order of time; gives how many."""
     company = _Company(seed)
     facts: list[_Fact] = list(company.campaigns(max(5, events // 2500)))
-    pipeline = {"name": "project sale", "stages": DEFAULT_STAGES}
+    pipeline = {"name": "project sale", "stages": DEFAULT_STAGES, "approvals": ()}
     facts.append((_START, DEFAULT_PIPELINE_ID, DEFAULT_PIPELINE_ID, Pipeline.Created, pipeline))
     number = 0
     while len(facts) < events:

@@ -1,7 +1,8 @@
 """The log into each read model, live and by a rebuild: events a second, and memory.
 
-As a program: `python -m tests.bench.folding URL NAME live|rebuild` does one and prints
-{"rate", "megabytes"}; so each is measured in a process of its own.
+As a program: `python -m tests.bench.folding URL NAME live|rebuild|shared` does one and prints
+{"rate", "megabytes"}; so each is measured in a process of its own. `shared`: a rebuild by two
+processes; their start is counted, their memory is not.
 """
 
 from __future__ import annotations
@@ -14,10 +15,12 @@ from pathlib import Path
 from infra.eventstore.doorbell import Doorbell
 from infra.eventstore.feed import StoreFeed
 from infra.postgres import Pool
+from infra.settings import load
 from projections.catalogue import PROJECTIONS
 from projections.projector import Projector
 from projections.rebuild import Rebuild
 from tests.bench.rounds import Rates, run_json, tell
+from workers.filling import processes
 
 
 def once(url: str, name: str, mode: str) -> dict[str, float]:
@@ -36,7 +39,9 @@ def once(url: str, name: str, mode: str) -> dict[str, float]:
                 pass
             projector.close()
         else:
-            Rebuild(projection, feed, read).run()
+            workers = 2 if mode == "shared" else 1
+            with processes(url, url, load({}), workers) as fillers:
+                Rebuild(projection, feed, read, fillers=fillers).run()
         seconds = time.perf_counter() - started
     return {"rate": end / seconds, "megabytes": peak()}
 
@@ -55,8 +60,8 @@ def measure(url: str, rounds: int) -> tuple[dict[str, Rates], dict[str, float]]:
     rebuilds in rounds."""
     rates: dict[str, Rates] = {}
     memory: dict[str, float] = {}
-    for number in range(rounds + 1):
-        mode = "live" if number == 0 else "rebuild"
+    modes = ["live", *("rebuild", "shared") * rounds]
+    for mode in modes:
         for name in PROJECTIONS:
             what = f"{name}, {mode}"
             result = run_json([sys.executable, "-m", "tests.bench.folding", url, name, mode])

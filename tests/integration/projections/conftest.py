@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import psycopg2
 import pytest
 
-from infra.postgres import Pool, quote
+from infra.postgres import Pool, connect, quote
 from projections.catalogue import PROJECTIONS
 from projections.projection import Projection
 from projections.projector import Projector
-from projections.rebuild import Rebuild
+from projections.rebuild import Rebuild, former_schema, shadow_schema
 from projections.summaries import Summarizer
 from tests.integration.projections.story import Story
 
@@ -25,6 +26,7 @@ class Models:
     """The read models over a story, in schemas of their own."""
 
     def __init__(self, url: str, schemas: dict[str, str]) -> None:
+        self._url = url
         self.pool = Pool(url, size=8, role="crm_projector")
         self.read, self.bi = schemas["read"], schemas["bi"]
         self._projectors: list[Projector] = []
@@ -84,13 +86,23 @@ class Models:
             except psycopg2.ProgrammingError:
                 return None
 
+    @contextmanager
+    def admin(self) -> Iterator[Any]:
+        """A cursor of who owns the shared tables."""
+        connection = connect(self._url, autocommit=True)
+        try:
+            yield connection.cursor()
+        finally:
+            connection.close()
+
     def close(self) -> None:
         for projector in self._projectors:
             projector.close()
         with self.pool.connection() as connection, connection.cursor() as cursor:
             for projection in PROJECTIONS.values():
-                shadow = quote(f"{self.read}_shadow_{projection.name}")
-                cursor.execute(f"DROP SCHEMA IF EXISTS {shadow} CASCADE")
+                for schema in (shadow_schema, former_schema):
+                    name = quote(schema(projection, self.read))
+                    cursor.execute(f"DROP SCHEMA IF EXISTS {name} CASCADE")
         self.pool.close()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any
@@ -13,7 +14,7 @@ from domain.member import Member, member_id
 from domain.opportunity import Opportunity
 from domain.pipeline import DEFAULT_PIPELINE_ID, DEFAULT_PIPELINE_NAME, DEFAULT_STAGES, Pipeline
 from domain.values import CustomerKind, Money
-from infra.eventstore.feed import Batch, Head, Recorded
+from infra.eventstore.feed import Batch, Head, Recorded, partition_of
 
 SPACE = UUID("00000000-0000-4000-8000-000000000000")
 START = datetime(2024, 1, 1, 9, tzinfo=UTC)
@@ -194,6 +195,21 @@ class Story:
         """The story is a feed of itself."""
         through = min(after + limit, len(self.events))
         return Batch(self.events[after:through], through, self.head())
+
+    def by_key(
+        self, share: Collection[int], partitions: int, through: int, rows: int
+    ) -> Iterator[list[Recorded]]:
+        """Key after key, each whole; `rows` at once or more."""
+        some: list[Recorded] = []
+        told = self.events[:through]
+        for key in sorted({event.partition_key for event in told}):
+            if partition_of(key, partitions) in share:
+                some += [event for event in told if event.partition_key == key]
+            if len(some) >= rows:
+                yield some
+                some = []
+        if some:
+            yield some
 
     def head(self) -> Head:
         return Head(len(self.events), self.epoch)

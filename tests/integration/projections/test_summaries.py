@@ -293,7 +293,7 @@ def test_a_rebuild_brings_its_own_sums(models: Models, partitions: int) -> None:
     rebuilt = models.rebuild(
         PROJECTION, story, partitions=partitions, block=4, bi_schema=None
     ).run()
-    assert rebuilt.same
+    assert [table.table for table in rebuilt.compared if not table.same] == ["deal_period_sum"]
     assert through(models) == {"deal_period": 300, "visit_period": 300}
     assert cells(models) == found
     check(models, story, Random(11))

@@ -178,3 +178,15 @@ def test_there_is_no_secret_and_no_unknown_setting_in_the_files() -> None:
         for text in strings(one):
             assert unknown_settings(text) == set()
             assert "://" not in text
+
+
+def test_the_nightly_check_changes_nothing_and_ends_by_itself() -> None:
+    job = OBJECTS["CronJob/crm-verify"]["spec"]["jobTemplate"]["spec"]
+    assert job["backoffLimit"] == 0
+    whole = job["template"]["spec"]
+    assert whole["restartPolicy"] == "Never"
+    assert whole["enableServiceLinks"] is False
+    (one,) = whole["containers"]
+    assert parse_command(one["args"]) == "rebuild"
+    assert "--verify-only" in one["args"]
+    assert one["image"] == f"crm-ledger:{version()}"
