@@ -16,6 +16,7 @@ from rich.progress import Progress
 
 from api.tokens import Scope, Tokens
 from infra import crashpoints, logging
+from infra.backup.manifest import BackupRefused
 from infra.cluster import make_data_dir
 from infra.embedded import EmbeddedPostgresError
 from infra.eventstore.outbox import GapInLog, LeaseLost
@@ -28,6 +29,7 @@ from projections.rebuild import ReadersInTheWay, RebuildRunning
 from projections.snapshot import NotBuilt
 from workers import showing
 from workers.asking import Api, NotAnswered
+from workers.backup import run_adopt, run_backup, run_check, run_restore
 from workers.demo import run_demo
 from workers.doctor import examine
 from workers.exporting import FORMATS, InTheWay, UnknownTable, run_export
@@ -293,6 +295,49 @@ def export(
 
 
 @cli.command()
+def backup(
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Where to; made when missing.", show_default=False)
+    ],
+) -> None:
+    """Write the log and the keys of persons to files, beside a running product or without one.
+
+    The master key and other secrets are not in it.
+    """
+    try:
+        code = run_backup(_settings(), folder)
+    except InTheWay as error:
+        raise typer.BadParameter(str(error), param_hint="DIR") from None
+    raise typer.Exit(code)
+
+
+@cli.command()
+def restore(
+    folder: Annotated[
+        Path | None, typer.Argument(metavar="DIR", help="A backup.", show_default=False)
+    ] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Only see whether the backup is whole and unchanged.")
+    ] = False,
+    adopt: Annotated[
+        bool,
+        typer.Option(
+            "--adopt", help="Without DIR: for a database that was brought back by other means."
+        ),
+    ] = False,
+) -> None:
+    """Restore a backup into an empty database: all of it, read back, or nothing."""
+    settings = _settings()
+    if adopt:
+        if folder is not None or check:
+            raise typer.BadParameter("it goes without DIR and --check", param_hint="--adopt")
+        raise typer.Exit(run_adopt(settings))
+    if folder is None:
+        raise typer.BadParameter("name a backup, or give --adopt", param_hint="DIR")
+    raise typer.Exit(run_check(folder) if check else run_restore(settings, folder))
+
+
+@cli.command()
 def demo(
     seed: Annotated[int, typer.Option(help="Another seed makes another company.")] = DEMO_SEED,
     until: Annotated[
@@ -464,6 +509,7 @@ def main() -> None:
         WrongMasterKey,
         NotAnswered,
         NotBuilt,
+        BackupRefused,
     ) as error:
         _end(error, 1)
     except psycopg2.OperationalError as error:
