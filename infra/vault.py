@@ -262,15 +262,6 @@ def holds_keys(pool: Pool) -> bool:
         return bool(cursor.fetchall())
 
 
-def opens(master_key: bytes, subject: UUID, wrapped: bytes) -> bool:
-    """Whether a person's key was wrapped with this master key."""
-    try:
-        AESGCM(master_key).decrypt(wrapped[:_NONCE], wrapped[_NONCE:], subject.bytes)
-    except (InvalidTag, ValueError):
-        return False
-    return True
-
-
 _ADVICE = (
     "Copy the file of the processes that made them (or of its backup) there, or name it by"
     " CRM_MASTER_KEY_FILE"

@@ -11,18 +11,21 @@ from rich.console import Console
 
 from infra.backup.manifest import Backup, BackupRefused, Manifest
 from infra.backup.restoring import (
+    Fits,
     Restored,
     demand_empty,
-    demand_schemas,
+    demand_schema,
     demand_sound,
+    is_empty,
     numbers,
+    opens,
     restore,
 )
 from infra.backup.writing import write
 from infra.cluster import LOGIN, make_data_dir
 from infra.embedded import EmbeddedPostgres
-from infra.migrations import LOG_SCHEMAS, migrate
-from infra.postgres import connect
+from infra.migrations import migrate
+from infra.postgres import Connection, connect
 from infra.settings import Settings
 from infra.vault import WrongMasterKey
 from workers.examining import read_models
@@ -51,11 +54,11 @@ def run_backup(settings: Settings, folder: Path, *, console: Console | None = No
             )
             new.chmod(0o700)
             addresses = stack.enter_context(databases(settings, administering=False))
-            connection = stack.enter_context(
-                closing(connect(addresses.log, role="crm_backup", application_name="crm backup"))
-            )
+            connection = stack.enter_context(closing(_reader(addresses.log)))
+            elsewhere = vault_url(settings)
+            vault = elsewhere and stack.enter_context(closing(_reader(elsewhere)))
             told = stack.enter_context(progress(console, "events written", None))
-            manifest = write(connection, new, ledger_file(settings), told=told)
+            manifest = write(connection, new, ledger_file(settings), vault=vault or None, told=told)
     except KeyboardInterrupt:
         return INTERRUPTED
     size = sum(file.bytes for _, file in Backup(folder).files())
@@ -100,17 +103,24 @@ def run_restore(settings: Settings, folder: Path, *, console: Console | None = N
             stack.enter_context(Signals())
             url, member = stack.enter_context(_owner(settings))
             connection = stack.enter_context(closing(connect(url, application_name="crm restore")))
-            demand_empty(connection)
-            demand_schemas(connection, backup.manifest)
+            vault = _vault(stack, settings)
+            demand_empty(connection, "log")
+            demand_schema(connection, "log", backup.manifest)
             backup.check_sums()
-            migrate(url, LOG_SCHEMAS, member=member, through=through)
+            if vault is None or is_empty(vault, "vault"):
+                demand_empty(vault or connection, "vault")
+                demand_schema(vault or connection, "vault", backup.manifest)
+                at = vault_url(settings) or url
+                migrate(at, {"vault": "vault"}, member=member, through=through)
+            migrate(url, {"log": "log"}, member=member, through=through)
             total = 2 * backup.manifest.position
             told = stack.enter_context(progress(console, "events copied in and read back", total))
             restored = restore(
                 connection,
                 backup,
                 ledger_file(settings),
-                master_key=_master_key(settings),
+                fits=_fitting(settings),
+                vault=vault,
                 told=told,
             )
             with connection, connection.cursor() as cursor:
@@ -162,6 +172,23 @@ def ledger_file(settings: Settings) -> Path:
     return Path(found)
 
 
+def vault_url(settings: Settings) -> str | None:
+    """Where the vault is, if that is another database than the log's."""
+    found = getattr(settings, "vault_database_url", None)
+    return None if found is None else str(found.get_secret_value())
+
+
+def _reader(url: str) -> Connection:
+    return connect(url, role="crm_backup", application_name="crm backup")
+
+
+def _vault(stack: ExitStack, settings: Settings) -> Connection | None:
+    url = vault_url(settings)
+    if url is None:
+        return None
+    return stack.enter_context(closing(connect(url, application_name="crm restore")))
+
+
 @contextmanager
 def _owner(settings: Settings) -> Iterator[tuple[str, str | None]]:
     """The address of the owner of the log, and the login that is to get the roles."""
@@ -181,14 +208,21 @@ def _demand_data(settings: Settings) -> None:
         )
 
 
-def _master_key(settings: Settings) -> bytes | None:
-    try:
-        return settings.master_key_file.read_bytes()
-    except FileNotFoundError:
+def _fitting(settings: Settings) -> Fits | None:
+    """By the master keys that lie here: that in force, the next and the former one."""
+    keys = []
+    for name in ("", ".new", ".former"):
+        path = settings.master_key_file
+        path = path.with_name(path.name + name)
+        try:
+            keys.append(path.read_bytes())
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise WrongMasterKey(f"{path} cannot be read: {error.strerror}") from None
+    if not keys:
         return None
-    except OSError as error:
-        reason = f"{settings.master_key_file} cannot be read: {error.strerror}"
-        raise WrongMasterKey(reason) from None
+    return lambda subject, wrapped: any(opens(key, subject, wrapped) for key in keys)
 
 
 def _tell(settings: Settings, console: Console, manifest: Manifest, restored: Restored) -> None:

@@ -16,6 +16,7 @@ from rich.progress import Progress
 
 from api.tokens import Scope, Tokens
 from infra import crashpoints, logging
+from infra.archive import ArchiveRefused
 from infra.backup.manifest import BackupRefused
 from infra.cluster import make_data_dir
 from infra.embedded import EmbeddedPostgresError
@@ -28,6 +29,8 @@ from projections.catalogue import PROJECTIONS
 from projections.rebuild import ReadersInTheWay, RebuildRunning
 from projections.snapshot import NotBuilt
 from workers import showing
+from workers.archiving import run_archive
+from workers.archiving import run_check as check_archive
 from workers.asking import Api, NotAnswered
 from workers.backup import run_adopt, run_backup, run_check, run_restore
 from workers.demo import run_demo
@@ -338,6 +341,25 @@ def restore(
 
 
 @cli.command()
+def archive(
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Where to; made when missing.", show_default=False)
+    ],
+    to: Annotated[
+        int | None, typer.Option(min=1, help="The last position; whole blocks up to there.")
+    ] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Only see whether the archive is whole and unchanged.")
+    ] = False,
+) -> None:
+    """Write the older part of the log to Parquet files, or go on with it. Nothing is deleted."""
+    settings = _settings()
+    if check == (to is not None):
+        raise typer.BadParameter("give either --to POSITION or --check", param_hint="--to")
+    raise typer.Exit(check_archive(folder) if to is None else run_archive(settings, folder, to))
+
+
+@cli.command()
 def demo(
     seed: Annotated[int, typer.Option(help="Another seed makes another company.")] = DEMO_SEED,
     until: Annotated[
@@ -510,6 +532,7 @@ def main() -> None:
         NotAnswered,
         NotBuilt,
         BackupRefused,
+        ArchiveRefused,
     ) as error:
         _end(error, 1)
     except psycopg2.OperationalError as error:

@@ -1,22 +1,18 @@
 """PostgreSQL's binary COPY, taken apart; events are checked and hashed as they go by.
 
-Columns of events stand in the order in which a leaf of the log's Merkle tree has them, so that a
-leaf is the bytes of its row, without the lengths of the first nine fields.
+Columns of events stand in the order in which a leaf of the log's Merkle tree has them
+(`infra.proof.leaves`), so that a leaf is the bytes of its row, without the lengths of the first
+nine fields.
 """
 
 from __future__ import annotations
 
-import hashlib
 import struct
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-COLUMNS: Final = (
-    *("position", "stream_id", "version", "class_version", "partition_key"),
-    *("occurred_at", "recorded_at", "command_id", "correlation_id"),
-    *("causation_id", "topic", "actor", "reason", "traceparent", "state"),
-)
-"""Of log.events. The first nine are never NULL and have a fixed size."""
+from infra.proof.leaves import COLUMNS
+from infra.proof.tree import EMPTY_ROOT, leaf_hash, node_hash
 
 FIXED: Final = 132
 """Bytes of a row up to the end of its ninth field."""
@@ -135,7 +131,7 @@ class EventRows(Rows):
             raise Malformed(f"position {row.position:,} was recorded before the one before it")
         self._next += 1
         self._recorded = row.recorded_at
-        self._hashed(hashlib.sha256(b"\0" + leaf(buffer, at, end)).digest())
+        self._hashed(leaf_hash(leaf(buffer, at, end)))
         super()._count(buffer, at, end)
 
 
@@ -191,8 +187,8 @@ def leaf(buffer: bytes, at: int, end: int) -> bytes:
     )
 
 
-class Tree:
-    """The root of a Merkle tree (RFC 9162) to which hashes are added one by one.
+class Frontier:
+    """The root of a tree to which hashes are added one by one; of the rest, nothing is kept.
 
     Roots of complete trees of one height may be added as well: the root is that of all their
     leaves.
@@ -206,22 +202,18 @@ class Tree:
         self.size += 1
         size = self.size
         while size % 2 == 0:
-            hashed = _node(self._complete.pop(), hashed)
+            hashed = node_hash(self._complete.pop(), hashed)
             size //= 2
         self._complete.append(hashed)
 
     def root(self) -> bytes:
         """Of what was added so far."""
         if not self._complete:
-            return hashlib.sha256().digest()
+            return EMPTY_ROOT
         *before, root = self._complete
         for left in reversed(before):
-            root = _node(left, root)
+            root = node_hash(left, root)
         return root
-
-
-def _node(left: bytes, right: bytes) -> bytes:
-    return hashlib.sha256(b"\x01" + left + right).digest()
 
 
 def _end(buffer: bytes, at: int, fields: int) -> int | None:

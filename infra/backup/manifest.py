@@ -13,8 +13,9 @@ from uuid import UUID
 import msgspec
 from msgspec import Meta, Struct, field
 
-from infra.backup.copied import COLUMNS, EventRows, Malformed, Rows, Tree
+from infra.backup.copied import EventRows, Frontier, Malformed, Rows
 from infra.backup.tables import CARRIED, EVENTS
+from infra.proof.leaves import COLUMNS
 
 MANIFEST: Final = "manifest.json"
 KIND: Final = "crm-ledger backup"
@@ -140,7 +141,7 @@ class Backup:
     def check_rows(self, told: Callable[[int], None] = lambda _: None) -> None:
         """Reads every row: counts, positions without a gap, and the tree over the events, also at
         the checkpoint. `told` hears how many events were read. Raises NotWhole."""
-        tree = Watched(checkpoint_size(self.manifest))
+        tree = Watched.of(self.manifest)
         for name, file in self.files():
             if not name:
                 continue
@@ -150,8 +151,10 @@ class Backup:
                 raise NotWhole(f"{self.path(file)}: {error}") from None
         demand_roots(self.manifest, tree)
 
-    def _check_file(self, name: str, file: File, tree: Tree, told: Callable[[int], None]) -> None:
-        own = Tree()
+    def _check_file(
+        self, name: str, file: File, tree: Frontier, told: Callable[[int], None]
+    ) -> None:
+        own = Frontier()
         if name == EVENTS:
 
             def hashed(leaf: bytes) -> None:
@@ -179,8 +182,14 @@ class Backup:
         return pa.CompressedInputStream(pa.OSFile(str(self.path(file)), "rb"), "zstd")
 
 
-class Watched(Tree):
+class Watched(Frontier):
     """A tree that keeps what its root was at one size."""
+
+    @classmethod
+    def of(cls, manifest: Manifest) -> Watched:
+        """At its checkpoint."""
+        text = manifest.checkpoint
+        return cls(None if text is None else checkpoint_size(text))
 
     def __init__(self, size: int | None) -> None:
         super().__init__()
@@ -204,14 +213,13 @@ def demand_roots(manifest: Manifest, tree: Watched) -> None:
         raise NotWhole("the events are not those of the signed checkpoint in the manifest")
 
 
-def checkpoint_size(manifest: Manifest) -> int | None:
-    if manifest.checkpoint is None:
-        return None
-    return int(manifest.checkpoint.split("\n")[1])
+def checkpoint_size(text: str) -> int:
+    """Of a checkpoint in the notation of C2SP's tlog-checkpoint. Raises ValueError, IndexError."""
+    return int(text.split("\n")[1])
 
 
 def checkpoint_root(text: str) -> bytes:
-    """Of a checkpoint in the notation of C2SP's tlog-checkpoint. Raises ValueError."""
+    """Of the same. Raises ValueError and IndexError."""
     return base64.b64decode(text.split("\n")[2], validate=True)
 
 
@@ -242,6 +250,8 @@ def _consistent(folder: Path, manifest: Manifest) -> None:
     reason = None
     if events is None or tuple(events.columns) != COLUMNS:
         reason = "the columns of the events are not those of this program"
+    elif "vault.keys" not in manifest.tables:
+        reason = "it holds no keys of persons"
     elif strange:
         reason = f"it holds a table that is not known here: {strange[0]}"
     elif any(t.rows != sum(file.rows for file in t.files) for t in manifest.tables.values()):
@@ -271,7 +281,7 @@ def _blockwise(files: list[File], position: int, block: int) -> bool:
 
 def _strange_checkpoint(text: str, position: int) -> str | None:
     try:
-        if int(text.split("\n")[1]) > position:
+        if not 0 <= checkpoint_size(text) <= position:
             return "its checkpoint is of a longer log"
         checkpoint_root(text)
     except (IndexError, ValueError):

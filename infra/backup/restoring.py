@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 from uuid import UUID
 
 import psycopg2
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from psycopg2.errors import QueryCanceled
 from psycopg2.extensions import cursor as Cursor  # noqa: N812  (it is a class)
 
@@ -23,18 +27,22 @@ from infra.backup.manifest import (
     NotEmpty,
     NotWhole,
     OtherSchema,
+    Table,
     Watched,
-    checkpoint_size,
     demand_roots,
 )
-from infra.backup.tables import EVENTS, SCHEMAS
+from infra.backup.tables import EVENTS, SCHEMAS, in_vault
 from infra.backup.writing import applied, columns, select_events
 from infra.migrations import migrations
 from infra.postgres import Connection, quote
-from infra.vault import WrongMasterKey, opens
+from infra.vault import WrongMasterKey
 
-_HOLDS: Final = (EVENTS, "log.receipts", "vault.keys", "vault.erasures")
-"""Tables with anything in which a database is not empty. Others may hold rows from migrations."""
+_NONCE: Final = 12
+_HOLDS: Final = {"log": (EVENTS, "log.receipts"), "vault": ("vault.keys", "vault.erasures")}
+"""Tables with anything in which a schema is not empty. Others may hold rows from migrations."""
+
+Fits: TypeAlias = Callable[[UUID, bytes], bool]
+"""Whether a master key that is here opens the key of this person."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,24 +75,29 @@ def numbers(manifest: Manifest) -> dict[str, int]:
     return {schema: len(manifest.migrations[schema]) for schema in SCHEMAS}
 
 
-def demand_empty(connection: Connection) -> None:
-    """Raises NotEmpty if log or vault hold anything. What is not there at all is empty."""
+def is_empty(connection: Connection, schema: str) -> bool:
+    """Whether the log or the vault holds nothing. What is not there at all is empty."""
     with connection, connection.cursor() as cursor:
-        _demand_empty(cursor)
+        return not _held(cursor, schema)
 
 
-def demand_schemas(connection: Connection, manifest: Manifest) -> None:
+def demand_empty(connection: Connection, schema: str) -> None:
+    """Raises NotEmpty unless it's empty."""
+    with connection, connection.cursor() as cursor:
+        _demand_empty(cursor, schema)
+
+
+def demand_schema(connection: Connection, schema: str, manifest: Manifest) -> None:
     """Raises OtherSchema if the database is further than that of the backup was: what those
     migrations did to rows would not be done to the backup's."""
     with connection, connection.cursor() as cursor:
-        for schema in SCHEMAS:
-            found = applied(cursor, schema)
-            if len(found) > len(manifest.migrations[schema]):
-                raise OtherSchema(
-                    f"schema {schema} of the database is at {found[-1].number:04}_{found[-1].name},"
-                    " later than the backup. Restore into a new database; or, since this log is"
-                    " empty: DROP SCHEMA log, vault CASCADE."
-                )
+        found = applied(cursor, schema)
+    if len(found) > len(manifest.migrations[schema]):
+        raise OtherSchema(
+            f"schema {schema} of the database is at {found[-1].number:04}_{found[-1].name},"
+            " later than the backup. Restore into a new database; or, since it is empty:"
+            f" DROP SCHEMA {schema} CASCADE."
+        )
 
 
 def restore(
@@ -92,25 +105,42 @@ def restore(
     backup: Backup,
     ledger: Path,
     *,
-    master_key: bytes | None,
+    fits: Fits | None,
+    vault: Connection | None = None,
     told: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> Restored:
     """Copies the backup in and reads the events back, in one transaction.
 
     The connection is the owner's, its schemas at the migrations of the backup; the files' checksums
-    have been checked. The log gets a new epoch. `ledger`: the file of erasures, which is completed
-    with the backup's lines before anything is committed. `told` hears events, each counted twice:
-    copied in, and read back. Raises BackupRefused, WrongMasterKey and what the database raises;
-    then the database is as it was.
+    have been checked. The log gets a new epoch. `vault`: where the vault is, if that is another
+    database: its transaction is committed a moment before the log's, and if it holds keys already,
+    they stay, as long as all persons of the backup are among them. `fits`: None if there is no
+    master key. `ledger`: the file of erasures, to which the backup's lines are added before
+    anything is committed. `told` hears events, each counted twice: copied in, and read back.
+
+    Raises BackupRefused, WrongMasterKey and what the database raises; then log and vault are as
+    they were.
     """
     manifest = backup.manifest
     twice = 2 * manifest.position
-    with connection, connection.cursor() as cursor:
-        cursor.execute("SET LOCAL lock_timeout TO '10s'")
+    with ExitStack() as stack:
+        cursor = _begun(stack, connection)
+        in_the_vault = cursor if vault is None else _begun(stack, vault)  # committed first
         cursor.execute("LOCK TABLE log.head, log.events IN ACCESS EXCLUSIVE MODE")
-        _demand_empty(cursor)
+        _demand_empty(cursor, "log")
+        keep_vault = vault is not None and _held(in_the_vault, "vault") is not None
+        if keep_vault:
+            _demand_persons(in_the_vault, backup)
+        else:
+            in_the_vault.execute("LOCK TABLE vault.keys IN ACCESS EXCLUSIVE MODE")
+            _demand_empty(in_the_vault, "vault")
         rebuilt = _drop_indexes(cursor)
-        rows = _copy_in(cursor, backup, lambda done: told(done, twice))
+        rows = 0
+        for name, table in manifest.tables.items():
+            if not in_vault(name):
+                rows += _copy_in(cursor, backup, name, table, lambda done: told(done, twice))
+            elif not keep_vault:
+                rows += _copy_in(in_the_vault, backup, name, table)
         for statement in rebuilt:
             _remake(cursor, statement)
         crashpoints.reach("restore.copied")
@@ -120,13 +150,20 @@ def restore(
             [manifest.position, manifest.recorded_at],
         )
         epoch = cursor.fetchall()[0][0]
-        keys = _demand_master_key(cursor, master_key)
+        keys = _demand_master_key(in_the_vault, fits)
         demand_sound(cursor)
         _read_back(cursor, manifest, lambda done: told(manifest.position + done, twice))
         if manifest.erasures is not None:
             merge_ledger(backup.path(manifest.erasures), ledger)
         crashpoints.reach("restore.before_commit")
     return Restored(manifest.position, epoch, rows, keys)
+
+
+def _begun(stack: ExitStack, connection: Connection) -> Cursor:
+    stack.enter_context(connection)
+    cursor: Cursor = stack.enter_context(connection.cursor())
+    cursor.execute("SET LOCAL lock_timeout TO '10s'")
+    return cursor
 
 
 def demand_sound(cursor: Cursor) -> None:
@@ -171,6 +208,7 @@ def merge_ledger(source: Path, ledger: Path) -> int:
     ledger.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(ledger, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "ab") as file:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
         if there and not there.endswith(b"\n"):
             file.write(b"\n")
         file.writelines(line + b"\n" for line in lacking)
@@ -182,16 +220,44 @@ def merge_ledger(source: Path, ledger: Path) -> int:
     return len(lacking)
 
 
-def _demand_empty(cursor: Cursor) -> None:
-    for table in _HOLDS:
+def _held(cursor: Cursor, schema: str) -> str | None:
+    """A table of the log or the vault that holds anything."""
+    for table in _HOLDS[schema]:
         if columns(cursor, table):
             cursor.execute(f"SELECT EXISTS (SELECT FROM {table})")
             if cursor.fetchall()[0][0]:
-                raise NotEmpty(
-                    f"the database is not empty: {table} holds rows. A backup goes into an empty"
-                    " one only: name another by CRM_DATABASE_URL, or another CRM_DATA_DIR (with"
-                    " the master key of the backup, and erasures.ndjson if there is one)."
-                )
+                return table
+    return None
+
+
+def _demand_empty(cursor: Cursor, schema: str) -> None:
+    table = _held(cursor, schema)
+    if table is not None:
+        raise NotEmpty(
+            f"the database is not empty: {table} holds rows. A backup goes into an empty one only:"
+            " name another by CRM_DATABASE_URL, or another CRM_DATA_DIR (with the master key of"
+            " the backup in it, and the file of erasures if there is one)."
+        )
+
+
+def _demand_persons(cursor: Cursor, backup: Backup) -> None:
+    """Raises NotEmpty unless everybody whose key is in the backup is in the vault that is here,
+    with a key or erased."""
+    table = backup.manifest.tables["vault.keys"]
+    cursor.execute("CREATE TEMP TABLE backed_up (LIKE vault.keys) ON COMMIT DROP")
+    for file in table.files:
+        _copy_file(cursor, backup, "backed_up", table.columns, file)
+    cursor.execute(
+        "SELECT count(*) FROM backed_up"
+        " WHERE NOT EXISTS (SELECT FROM vault.keys WHERE keys.subject = backed_up.subject)"
+    )
+    missing = cursor.fetchall()[0][0]
+    if missing:
+        raise NotEmpty(
+            f"the vault holds keys, but not those of {missing:,} persons of the backup: it is that"
+            " of another log. Name that of the backup, or an empty database, by"
+            " CRM_VAULT_DATABASE_URL."
+        )
 
 
 def _drop_indexes(cursor: Cursor) -> list[str]:
@@ -229,23 +295,25 @@ def _remake(cursor: Cursor, statement: str) -> None:
         raise NotWhole("the backup holds two events of one stream and version") from None
 
 
-def _copy_in(cursor: Cursor, backup: Backup, told: Callable[[int], None]) -> int:
+def _copy_in(
+    cursor: Cursor,
+    backup: Backup,
+    name: str,
+    table: Table,
+    told: Callable[[int], None] = lambda _: None,
+) -> int:
+    there = columns(cursor, name)
+    if not there or not set(table.columns) <= set(there):
+        raise OtherSchema(f"the backup is of a {name} with columns that are not here")
+    cursor.execute(f"DELETE FROM {name}")  # what a migration put there
     rows = 0
-    for name, table in backup.manifest.tables.items():
-        wanted = columns(cursor, name)
-        missing = [column for column in table.columns if column not in wanted]
-        if not wanted or missing:
-            raise OtherSchema(f"the backup is of a {name} with columns that are not here")
-        cursor.execute(f"DELETE FROM {name}")  # what a migration put there
-        copied = 0
-        for file in table.files:
-            copied += _copy_file(cursor, backup, name, table.columns, file)
-            if name == EVENTS:
-                told(copied)
-        if copied != table.rows:
-            raise NotWhole(f"{copied:,} rows of {name} came in, {table.rows:,} were written")
-        _set_sequences(cursor, name)
-        rows += copied
+    for file in table.files:
+        rows += _copy_file(cursor, backup, name, table.columns, file)
+        if name == EVENTS:
+            told(rows)
+    if rows != table.rows:
+        raise NotWhole(f"{rows:,} rows of {name} came in, {table.rows:,} were written")
+    _set_sequences(cursor, name)
     return rows
 
 
@@ -273,7 +341,7 @@ def _set_sequences(cursor: Cursor, table: str) -> None:
 
 
 def _read_back(cursor: Cursor, manifest: Manifest, told: Callable[[int], None]) -> None:
-    tree = Watched(checkpoint_size(manifest))
+    tree = Watched.of(manifest)
     rows = EventRows(1, tree.add, lambda *_: tree.size % 10_000 or told(tree.size))
     try:
         cursor.copy_expert(select_events(1, manifest.position), rows)
@@ -283,20 +351,29 @@ def _read_back(cursor: Cursor, manifest: Manifest, told: Callable[[int], None]) 
     demand_roots(manifest, tree)
 
 
-def _demand_master_key(cursor: Cursor, master_key: bytes | None) -> int:
-    """How many keys of persons there are. Raises WrongMasterKey if the oldest does not fit."""
+def _demand_master_key(cursor: Cursor, fits: Fits | None) -> int:
+    """How many keys of persons there are. Raises WrongMasterKey if the oldest cannot be opened."""
     cursor.execute("SELECT count(*) FROM vault.keys WHERE wrapped IS NOT NULL")
     keys: int = cursor.fetchall()[0][0]
-    if keys and master_key is not None:
+    if keys and fits is not None:
         cursor.execute(
             "SELECT subject, wrapped FROM vault.keys WHERE wrapped IS NOT NULL"
             " ORDER BY created_at, subject LIMIT 1"
         )
         found: list[tuple[UUID, Any]] = cursor.fetchall()
-        if not opens(master_key, found[0][0], bytes(found[0][1])):
+        if not fits(found[0][0], bytes(found[0][1])):
             raise WrongMasterKey(
                 "the master key that lies here is not the one that the keys in the backup were"
                 " wrapped with. Put that of the backup's time in its place, or name it by"
                 " CRM_MASTER_KEY_FILE; nothing was restored"
             )
     return keys
+
+
+def opens(master_key: bytes, subject: UUID, wrapped: bytes) -> bool:
+    """Whether a person's key was wrapped with this master key."""
+    try:
+        AESGCM(master_key).decrypt(wrapped[:_NONCE], wrapped[_NONCE:], subject.bytes)
+    except (InvalidTag, ValueError):
+        return False
+    return True

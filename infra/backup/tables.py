@@ -18,6 +18,7 @@ CARRIED: Final[Mapping[str, str]] = {
     "log.tile": "hashes of the events, which checkpoints stand on",
     "log.checkpoint": "what was signed and published cannot be signed again",
     "log.handouts": "what was handed out, and to whom: written down nowhere else",
+    "vault.master": "the name of the master key in force, which the keys were wrapped with",
     "vault.keys": "without them personal text cannot be read; destroyed ones stay destroyed",
     "vault.erasures": "who was erased and why: written down nowhere else but in the ledger file",
 }
@@ -33,3 +34,8 @@ MADE_ANEW: Final[Mapping[str, str]] = {
 """Why each of these does not."""
 
 SCHEMAS: Final = ("log", "vault")
+
+
+def in_vault(table: str) -> bool:
+    """Whether it's in the vault, which may be another database."""
+    return table.startswith("vault.")

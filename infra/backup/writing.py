@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import msgspec
 from psycopg2.extensions import cursor as Cursor  # noqa: N812  (it is a class)
 
 from infra import crashpoints
-from infra.backup.copied import COLUMNS, EventRows, Malformed, Rows, Tree
+from infra.backup.copied import EventRows, Frontier, Malformed, Rows
 from infra.backup.manifest import (
     BLOCK,
     MANIFEST,
@@ -23,8 +23,9 @@ from infra.backup.manifest import (
     Table,
     checksum,
 )
-from infra.backup.tables import CARRIED, EVENTS, SCHEMAS
+from infra.backup.tables import CARRIED, EVENTS, in_vault
 from infra.postgres import Connection, quote
+from infra.proof.leaves import COLUMNS
 
 
 def write(
@@ -32,34 +33,37 @@ def write(
     folder: Path,
     ledger: Path,
     *,
+    vault: Connection | None = None,
     block: int = BLOCK,
     told: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> Manifest:
     """Writes a backup into an empty folder. `ledger`: the file of erasures, which may be missing.
+    `vault`: where the vault is, if that is another database.
 
     All tables but the events are read in one snapshot, of one moment; the events up to that moment
     after it, part by part: they never change, and a snapshot held for hours would keep the server
-    from clearing away old versions of the rows that every append updates. So keys of persons are
-    there for every event: a key is committed before the first event that needs it. `told` hears
-    the events written, and how many there are. Raises LogDamaged, OSError and what the database
-    raises.
+    from clearing away old versions of the rows that every append updates. A vault elsewhere is
+    read in a snapshot of a later moment. So there is a key for every event that needs one: it was
+    committed before the event. `told` hears the events written, and how many there are. Raises
+    LogDamaged, OSError and what the database raises.
     """
-    connection.set_session(isolation_level="REPEATABLE READ", readonly=True)
     made_at = datetime.now(UTC)
-    with connection, connection.cursor() as cursor:
+    tables: dict[str, Table] = {}
+    with _snapshot(connection) as cursor:
         cursor.execute("SELECT position, recorded_at, store_epoch FROM log.head")
         position, recorded_at, epoch = cursor.fetchall()[0]
-        migrations = {schema: applied(cursor, schema) for schema in SCHEMAS}
-        there = {name: columns(cursor, name) for name in CARRIED}
-        tables = {
-            name: _whole_table(cursor, name, listed, folder)
-            for name, listed in there.items()
-            if listed and name != EVENTS
-        }
-        identity, checkpoint = log_id(cursor), newest_checkpoint(cursor)
-    tree, files = Tree(), []
-    if set(there[EVENTS]) != set(COLUMNS):
-        raise LogDamaged(f"the columns of {EVENTS} are not those of this program")
+        if set(columns(cursor, EVENTS)) != set(COLUMNS):
+            raise LogDamaged(f"the columns of {EVENTS} are not those of this program")
+        migrations = {"log": applied(cursor, "log")}
+        identity, checkpoint = log_id(cursor), checkpoint_up_to(cursor, position)
+        with nullcontext(cursor) if vault is None else _snapshot(vault) as in_the_vault:
+            migrations["vault"] = applied(in_the_vault, "vault")
+            for name in CARRIED:
+                where = in_the_vault if in_vault(name) else cursor
+                listed = columns(where, name)
+                if listed and name != EVENTS:
+                    tables[name] = _whole_table(where, name, listed, folder)
+    tree, files = Frontier(), []
     for first in range(1, position + 1, block):
         with connection, connection.cursor() as cursor:
             last = min(first + block - 1, position)
@@ -81,6 +85,13 @@ def write(
     text = msgspec.json.format(msgspec.json.encode(manifest), indent=2)
     (folder / MANIFEST).write_bytes(text + b"\n")
     return manifest
+
+
+@contextmanager
+def _snapshot(connection: Connection) -> Iterator[Cursor]:
+    connection.set_session(isolation_level="REPEATABLE READ", readonly=True)
+    with connection, connection.cursor() as cursor:
+        yield cursor
 
 
 def applied(cursor: Cursor, schema: str) -> list[Applied]:
@@ -111,11 +122,14 @@ def log_id(cursor: Cursor) -> str | None:
     return rows[0][0] if rows else None
 
 
-def newest_checkpoint(cursor: Cursor) -> str | None:
-    """The one that was signed last, as it was published; None where none was."""
+def checkpoint_up_to(cursor: Cursor, position: int) -> str | None:
+    """The newest that was signed of at most so many events, as it was published; None where none
+    was."""
     if "note" not in columns(cursor, "log.checkpoint"):
         return None
-    cursor.execute("SELECT note FROM log.checkpoint ORDER BY size DESC LIMIT 1")
+    cursor.execute(
+        "SELECT note FROM log.checkpoint WHERE size <= %s ORDER BY size DESC LIMIT 1", [position]
+    )
     rows = cursor.fetchall()
     return rows[0][0] if rows else None
 
@@ -143,9 +157,9 @@ def _whole_table(cursor: Cursor, name: str, listed: list[str], folder: Path) -> 
 
 
 def _events(
-    cursor: Cursor, first: int, last: int, tree: Tree, folder: Path, told: Callable[[int], None]
+    cursor: Cursor, first: int, last: int, tree: Frontier, folder: Path, told: Callable[[int], None]
 ) -> File:
-    own = Tree()
+    own = Frontier()
     rows = EventRows(first, own.add)
     path = folder / f"{EVENTS}-{first:012}.copy.zst"
     try:

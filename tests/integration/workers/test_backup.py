@@ -24,14 +24,15 @@ import pytest
 from rich.console import Console
 
 from domain.values import CustomerKind
-from infra.backup.copied import COLUMNS
+from infra.backup import restoring
 from infra.backup.manifest import Backup, LogDamaged, NotEmpty, NotWhole, OtherSchema
-from infra.backup.restoring import demand_empty, numbers
+from infra.backup.restoring import numbers, opens, restore
 from infra.backup.tables import CARRIED, EVENTS, MADE_ANEW, SCHEMAS
 from infra.backup.writing import write
 from infra.commands import Request
 from infra.migrations import LOG_SCHEMAS, migrate, migrations
 from infra.postgres import connect
+from infra.proof.leaves import COLUMNS
 from infra.vault import WrongMasterKey
 from projections.catalogue import PROJECTIONS
 from projections.origin import OtherLog
@@ -106,11 +107,7 @@ def epoch(installation: Installation) -> UUID:
 
 def is_empty(installation: Installation) -> bool:
     with closing(connect(installation.url)) as connection:
-        try:
-            demand_empty(connection)
-        except NotEmpty:
-            return False
-    return True
+        return all(restoring.is_empty(connection, schema) for schema in SCHEMAS)
 
 
 # ---- what is in it ----
@@ -128,6 +125,10 @@ def test_every_table_comes_along_or_is_made_anew_on_purpose(installation: Instal
 
 def test_everything_comes_back(company: Installation, empty: Installation, tmp_path: Path) -> None:
     company.query("INSERT INTO log.tracking VALUES ('another', 5)")
+    company.query("INSERT INTO log.policy_position VALUES ('levels/1', 9, 2)")
+    company.query(
+        "INSERT INTO log.policy_state VALUES ('levels/1', gen_random_uuid(), '{\"a\": 1}')"
+    )
     company.query(f"UPDATE vault.keys SET wrapped = NULL, destroyed_at = now() WHERE {FIRST}")
     folder = backup_of(company, tmp_path / "backup")
     assert folder.stat().st_mode & 0o077 == 0
@@ -137,7 +138,7 @@ def test_everything_comes_back(company: Installation, empty: Installation, tmp_p
     for name in carried:
         assert digest(company, name) == digest(empty, name), name
     counts = {name: digest(company, name)[0][0] for name in carried}
-    for name in (EVENTS, "log.receipts", "vault.keys", "log.policy_position"):
+    for name in (EVENTS, "log.receipts", "vault.keys", "log.policy_position", "log.policy_state"):
         assert counts[name] > 0, name
     heads = [one.query("SELECT position, recorded_at FROM log.head") for one in (company, empty)]
     assert heads[0] == heads[1]
@@ -651,7 +652,7 @@ def test_a_database_that_is_further_than_the_backup_is_refused(
     manifest = json.loads((kept / "manifest.json").read_text())
     manifest["migrations"]["log"].pop()
     (kept / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(OtherSchema, match="DROP SCHEMA log, vault CASCADE"):
+    with pytest.raises(OtherSchema, match="DROP SCHEMA log CASCADE"):
         run_restore(new_installation().settings(), kept)
 
 
@@ -690,3 +691,76 @@ def test_a_ledger_that_is_not_there_is_made_for_its_owner_alone(
     said(run_restore, empty.settings(), backup_of(company, tmp_path / "backup"))
     assert ours.read_bytes() == theirs.read_bytes()
     assert ours.stat().st_mode & 0o077 == 0
+
+
+# ---- a vault of its own ----
+
+
+@pytest.fixture
+def apart(
+    installation: Installation, new_database: Callable[[], str], tmp_path: Path
+) -> tuple[Path, list[str]]:
+    """A backup of a log and a vault in two databases, and two empty databases to restore to."""
+    Office(installation).register(5)
+    folder = tmp_path / "apart"
+    folder.mkdir()
+    vault = new_database()
+    migrate(vault, {"vault": "vault"})
+    keys = installation.query("SELECT subject, encode(wrapped, 'hex'), created_at FROM vault.keys")
+    with closing(connect(vault)) as elsewhere, elsewhere, elsewhere.cursor() as cursor:
+        for key in keys:
+            cursor.execute("INSERT INTO vault.keys VALUES (%s, decode(%s, 'hex'), %s)", key)
+    installation.query("TRUNCATE vault.keys")
+    with (
+        closing(connect(installation.url, role="crm_backup")) as connection,
+        closing(connect(vault, role="crm_backup")) as elsewhere,
+    ):
+        write(connection, folder, tmp_path / "none", vault=elsewhere)
+    urls = [new_database(), new_database()]
+    for url, schema in zip(urls, SCHEMAS, strict=True):
+        migrate(url, {schema: schema})
+    return folder, urls
+
+
+def restore_apart(folder: Path, urls: list[str], master_key: bytes) -> int:
+    log, vault = (connect(url) for url in urls)
+    with closing(log), closing(vault):
+        return restore(
+            log,
+            Backup(folder),
+            folder.parent / "none",
+            fits=lambda subject, wrapped: opens(master_key, subject, wrapped),
+            vault=vault,
+        ).keys
+
+
+def test_a_vault_of_its_own_comes_along(
+    apart: tuple[Path, list[str]], installation: Installation
+) -> None:
+    folder, urls = apart
+    key = installation.settings().master_key_file.read_bytes()
+    assert restore_apart(folder, urls, key) == 5
+
+
+def test_a_vault_that_was_not_lost_is_kept(
+    apart: tuple[Path, list[str]], installation: Installation
+) -> None:
+    """Also what a restore leaves that is killed between the two commits."""
+    folder, urls = apart
+    key = installation.settings().master_key_file.read_bytes()
+    restore_apart(folder, urls, key)
+    with closing(connect(urls[0])) as log, log, log.cursor() as cursor:
+        cursor.execute("TRUNCATE log.events, log.receipts")
+    with closing(connect(urls[1])) as vault, vault, vault.cursor() as cursor:
+        cursor.execute(f"UPDATE vault.keys SET wrapped = NULL, destroyed_at = now() WHERE {FIRST}")
+    assert restore_apart(folder, urls, key) == 4
+
+
+def test_a_vault_of_another_log_is_refused(
+    apart: tuple[Path, list[str]], installation: Installation
+) -> None:
+    folder, urls = apart
+    with closing(connect(urls[1])) as vault, vault, vault.cursor() as cursor:
+        cursor.execute("INSERT INTO vault.keys VALUES (gen_random_uuid(), 'x')")
+    with pytest.raises(NotEmpty, match="not those of 5 persons"):
+        restore_apart(folder, urls, installation.settings().master_key_file.read_bytes())
