@@ -151,7 +151,11 @@ def test_positions_that_the_log_does_not_have_are_refused(log: Connection, tmp_p
 
 _ids = st.uuids()
 _texts = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=40)
-_times = st.datetimes(datetime(1, 1, 2), datetime(9999, 12, 30), timezones=st.just(UTC))
+_times = st.datetimes(
+    datetime(1, 1, 2),  # noqa: DTZ001
+    datetime(9999, 12, 30),  # noqa: DTZ001
+    timezones=st.just(UTC),
+)
 _events = st.builds(
     Row,
     position=st.just(0),
