@@ -240,7 +240,7 @@ def _tell(settings: Settings, console: Console, manifest: Manifest, restored: Re
 
 
 def _look_at_read_models(settings: Settings, console: Console) -> None:
-    with databases(settings) as addresses:
+    with databases(settings, administering=False) as addresses:
         by_kafka = settings.kafka_bootstrap is not None
         models = models_of(settings)
         for found in read_models(settings.partitions, addresses, by_kafka=by_kafka, models=models):

@@ -38,10 +38,10 @@ def once(url: str, name: str, mode: str) -> dict[str, float]:
         else:
             Rebuild(projection, feed, read).run()
         seconds = time.perf_counter() - started
-    return {"rate": end / seconds, "megabytes": _peak()}
+    return {"rate": end / seconds, "megabytes": peak()}
 
 
-def _peak() -> float:
+def peak() -> float:
     """The largest memory of this program so far, in megabytes.
 
     Not `getrusage`, which starts with what the process was before it became this program.
