@@ -15,6 +15,7 @@ CARRIED: Final[Mapping[str, str]] = {
     "log.policy_timer": "belongs to the policies' positions",
     "log.policy_state": "belongs to the policies' positions",
     "log.seal": "the log's identity, which a restore keeps",
+    "log.seal_key": "which keys signed, and from when to when",
     "log.tile": "hashes of the events, which checkpoints stand on",
     "log.checkpoint": "what was signed and published cannot be signed again",
     "log.handouts": "what was handed out, and to whom: written down nowhere else",

@@ -123,12 +123,15 @@ def log_id(cursor: Cursor) -> str | None:
 
 
 def checkpoint_up_to(cursor: Cursor, position: int) -> str | None:
-    """The newest that was signed of at most so many events, as it was published; None where none
-    was."""
+    """The newest that was signed for this log, of at most so many events, as it was published;
+    None where none was."""
     if "note" not in columns(cursor, "log.checkpoint"):
         return None
     cursor.execute(
-        "SELECT note FROM log.checkpoint WHERE size <= %s ORDER BY size DESC LIMIT 1", [position]
+        "SELECT note FROM log.checkpoint"
+        " WHERE log_id = (SELECT log_id FROM log.seal) AND size <= %s"
+        " ORDER BY size DESC, number DESC LIMIT 1",
+        [position],
     )
     rows = cursor.fetchall()
     return rows[0][0] if rows else None
