@@ -342,7 +342,12 @@ def _set_sequences(cursor: Cursor, table: str) -> None:
 
 def _read_back(cursor: Cursor, manifest: Manifest, told: Callable[[int], None]) -> None:
     tree = Watched.of(manifest)
-    rows = EventRows(1, tree.add, lambda *_: tree.size % 10_000 or told(tree.size))
+
+    def seen(*_: object) -> None:
+        if tree.size % 10_000 == 0:
+            told(tree.size)
+
+    rows = EventRows(1, tree.add, seen)
     try:
         cursor.copy_expert(select_events(1, manifest.position), rows)
         rows.close()

@@ -1,7 +1,9 @@
 """Backup, restore and archive of a long log: events a second, bytes an event, memory.
 
-`python -m tests.bench.keeping [EVENTS]`; 300,000 by default. Each step runs in a process of its
-own, as `python -m tests.bench.keeping STEP URL FOLDER`, which prints {"seconds", "megabytes"}.
+`python -m tests.bench.keeping [EVENTS [ROUNDS]]`; 300,000 and 3 by default. Each step runs in a
+process of its own, as `python -m tests.bench.keeping STEP URL FOLDER`, which prints {"seconds",
+"cpu", "megabytes"}. `cpu`: seconds of a processor that this process took, without the server's:
+on a busy machine, what it would take on a free one lies between the two.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import statistics
 import sys
 import tempfile
 import time
@@ -29,6 +32,7 @@ from tests.bench.folding import peak
 from tests.bench.rounds import run_json, tell
 
 EVENTS = 300_000
+ROUNDS = 3
 BLOCK = 2**16
 """Of the archive: smaller than the product's, so that most of this log is archived."""
 
@@ -76,23 +80,23 @@ def _rows(url: str, statement: str) -> list[tuple[Any, ...]]:
 
 
 def _once(step: str, url: str, folder: Path) -> None:
-    began = time.perf_counter()
+    began, used = time.perf_counter(), time.process_time()
     _STEPS[step](url, folder)
-    seconds = time.perf_counter() - began
-    tell(json.dumps({"seconds": seconds, "megabytes": peak()}))
+    seconds, cpu = time.perf_counter() - began, time.process_time() - used
+    tell(json.dumps({"seconds": seconds, "cpu": cpu, "megabytes": peak()}))
 
 
 def _size(folder: Path, pattern: str) -> int:
     return sum(path.stat().st_size for path in folder.glob(pattern))
 
 
-def measure(events: int) -> None:
-    """Fills a log, does each step three times, and tells medians."""
+def measure(events: int, times: int) -> None:
+    """Fills a log, does each step so many times, and tells medians."""
     with tempfile.TemporaryDirectory(prefix="crm-bench-") as name:
         folder = Path(name)
         folder.chmod(0o755)
         with EmbeddedPostgres(folder / "data") as server:
-            url = _new(server, "full")
+            url = _new(server, "filled")
             count = company.fill(url, events)
             vacuum = connect(url, autocommit=True)
             vacuum.cursor().execute("VACUUM ANALYZE log.events")
@@ -107,7 +111,7 @@ def measure(events: int) -> None:
             for what, size in sizes:
                 tell(f"{what}: {size / count:.0f} bytes an event")
             found: dict[str, list[dict[str, float]]] = {step: [] for step in _STEPS}
-            for number in range(3):
+            for number in range(times):
                 work = folder / str(number)
                 work.mkdir()
                 empty = _new(server, f"empty_{number}")
@@ -122,9 +126,11 @@ def measure(events: int) -> None:
             for step, rounds in found.items():
                 read = archived if "archive" in step else count
                 rates = sorted(read / one["seconds"] for one in rounds)
+                cpu = statistics.median(1e6 * one["cpu"] / read for one in rounds)
                 memory = max(one["megabytes"] for one in rounds)
                 tell(
-                    f"{step}: {rates[1]:,.0f} events/s ({rates[0]:,.0f}-{rates[-1]:,.0f}),"
+                    f"{step}: {statistics.median(rates):,.0f} events/s"
+                    f" ({rates[0]:,.0f}-{rates[-1]:,.0f}), {cpu:.1f} µs of CPU an event,"
                     f" {memory:,.0f} MB"
                 )
             backup = _size(work, "backup/log.events*") / count
@@ -149,4 +155,5 @@ if __name__ == "__main__":
     if len(sys.argv) == 4:
         _once(sys.argv[1], sys.argv[2], Path(sys.argv[3]))
     else:
-        measure(int(sys.argv[1]) if len(sys.argv) > 1 else EVENTS)
+        given = [int(argument) for argument in sys.argv[1:]]
+        measure(*given, *(EVENTS, ROUNDS)[len(given) :])
