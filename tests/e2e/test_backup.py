@@ -41,8 +41,9 @@ def test_a_product_comes_back_as_it_was(
     assert product.crm("restore", str(folder), "--check").returncode == 0
     refused = product.crm("restore", str(folder))
     assert refused.returncode == 1
-    assert refused.stderr.startswith("crm: the database is not empty: log.events holds rows.")
-    assert refused.stderr.count("\n") == 1
+    said = [line for line in refused.stderr.splitlines() if not line.startswith("{")]
+    assert len(said) == 1  # beside log lines
+    assert said[0].startswith("crm: the database is not empty: log.events holds rows.")
 
     elsewhere.directory.mkdir(mode=0o711)
     shutil.copy(product.directory / "master.key", elsewhere.directory)
@@ -70,7 +71,7 @@ def test_what_cannot_be_meant_is_told(product: Product, tmp_path: Path) -> None:
         (["restore"], "name a backup"),
         (["restore", str(tmp_path), "--adopt"], "goes without DIR"),
         (["archive", str(tmp_path)], "either --to POSITION or --check"),
-        (["archive", str(tmp_path), "--to", "0"], "0 is not in the range"),
+        (["archive", str(tmp_path), "--to", "0"], "greater than or equal to 1"),
     ):
         answer = product.crm(*arguments)
         assert answer.returncode == 2, arguments

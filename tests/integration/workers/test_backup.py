@@ -73,6 +73,7 @@ def company(first_company: Installation, server: EmbeddedPostgres, tmp_path: Pat
     with closing(connect(server.admin_url, autocommit=True)) as connection:
         template = psycopg2.extensions.parse_dsn(first_company.url)["dbname"]
         connection.cursor().execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+        connection.cursor().execute(f"GRANT CREATE ON DATABASE {name} TO crm_projector")
     shutil.copytree(first_company.folder, tmp_path / name)
     return Installation(server.admin_url.replace("/crm?", f"/{name}?"), tmp_path / name)
 
