@@ -15,6 +15,8 @@ from rich.console import RenderableType
 
 from api.tokens import Scope, Tokens
 from infra import crashpoints, logging
+from infra.archive import ArchiveRefused
+from infra.backup.manifest import BackupRefused
 from infra.cluster import make_data_dir
 from infra.embedded import EmbeddedPostgresError
 from infra.eventstore.outbox import GapInLog, LeaseLost
@@ -28,7 +30,10 @@ from projections.catalogue import PROJECTIONS
 from projections.rebuild import ReadersInTheWay, RebuildRunning
 from projections.snapshot import NotBuilt
 from workers import showing
+from workers.archiving import run_archive
+from workers.archiving import run_check as check_archive
 from workers.asking import Api, NotAnswered
+from workers.backup import run_adopt, run_backup, run_check, run_restore
 from workers.demo import run_demo
 from workers.doctor import examine
 from workers.exporting import FORMATS, InTheWay, UnknownTable, run_export
@@ -391,6 +396,68 @@ def replay(
 
 
 @cli.command()
+def backup(
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Where to; made when missing.", show_default=False)
+    ],
+) -> None:
+    """Write the log and the keys of persons to files, beside a running product or without one.
+
+    The master key and other secrets are not in it.
+    """
+    try:
+        code = run_backup(_settings(), folder)
+    except InTheWay as error:
+        raise typer.BadParameter(str(error), param_hint="DIR") from None
+    raise typer.Exit(code)
+
+
+@cli.command()
+def restore(
+    folder: Annotated[
+        Path | None, typer.Argument(metavar="DIR", help="A backup.", show_default=False)
+    ] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Only see whether the backup is whole and unchanged.")
+    ] = False,
+    adopt: Annotated[
+        bool,
+        typer.Option(
+            "--adopt", help="Without DIR: for a database that was brought back by other means."
+        ),
+    ] = False,
+) -> None:
+    """Restore a backup into an empty database: all of it, read back, or nothing."""
+    settings = _settings()
+    if adopt:
+        if folder is not None or check:
+            raise typer.BadParameter("it goes without DIR and --check", param_hint="--adopt")
+        raise typer.Exit(run_adopt(settings))
+    if folder is None:
+        raise typer.BadParameter("name a backup, or give --adopt", param_hint="DIR")
+    raise typer.Exit(run_check(folder) if check else run_restore(settings, folder))
+
+
+@cli.command()
+def archive(
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Where to; made when missing.", show_default=False)
+    ],
+    to: Annotated[
+        int | None, typer.Option(min=1, help="The last position; whole blocks up to there.")
+    ] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Only see whether the archive is whole and unchanged.")
+    ] = False,
+) -> None:
+    """Write the older part of the log to Parquet files, or go on with it. Nothing is deleted."""
+    settings = _settings()
+    if check == (to is not None):
+        raise typer.BadParameter("give either --to POSITION or --check", param_hint="--to")
+    raise typer.Exit(check_archive(folder) if to is None else run_archive(settings, folder, to))
+
+
+@cli.command()
 def demo(
     seed: Annotated[int, typer.Option(help="Another seed makes another company.")] = DEMO_SEED,
     until: Annotated[
@@ -650,6 +717,8 @@ def main() -> None:
         NotAnswered,
         NotBuilt,
         SealRefused,
+        BackupRefused,
+        ArchiveRefused,
     ) as error:
         _end(error, 1)
     except psycopg2.OperationalError as error:

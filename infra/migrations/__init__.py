@@ -31,6 +31,7 @@ ROLES = (
     "crm_sealer",
     "crm_projector",
     "crm_reader",
+    "crm_backup",
     "bi_reader",
     "crm_bi",  # what bi_reader was called at first
 )
@@ -99,6 +100,7 @@ def migrate(
     *,
     member: str | None = None,
     folder: Path | None = None,
+    through: Mapping[str, int] | None = None,
     told: Callable[[str], None] = lambda _: None,
 ) -> None:
     """Brings ``schemas`` (part → name) up to date, making roles and schemas that are missing.
@@ -106,7 +108,8 @@ def migrate(
     The login of ``url`` is made a member of the roles, and so is ``member``, if given.
 
     Safe to call from any number of processes at once; each file is applied once, in a transaction
-    of its own. ``told`` hears a line for each. Raises ``MigrationError``.
+    of its own. ``through``: for a backup of an earlier version, the last number of each part that
+    is applied. ``told`` hears a line for each. Raises ``MigrationError``.
     """
     connection = connect(url, application_name="crm migrate", autocommit=True)
     try:
@@ -117,7 +120,9 @@ def migrate(
             )
         _ensure_roles(connection, [connection.info.user, *([member] if member else [])])
         for part, schema in schemas.items():
-            _migrate_part(connection, schema, migrations(part, folder), told)
+            known = migrations(part, folder)
+            last = len(known) if through is None else through[part]
+            _migrate_part(connection, schema, known[:last], told)
     finally:
         connection.close()
 

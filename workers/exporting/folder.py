@@ -21,14 +21,16 @@ class InTheWay(Exception):
 
 
 @contextmanager
-def new_folder(path: Path, *, overwrite: bool) -> Iterator[Path]:
+def new_folder(
+    path: Path, *, overwrite: bool, advice: str = "--overwrite replaces an earlier export"
+) -> Iterator[Path]:
     """A folder beside ``path``, which takes its place when all went well and is gone otherwise.
 
     What is at ``path`` is replaced where it is an empty folder or, with ``overwrite``, an earlier
-    export and nothing else. Raises ``InTheWay``.
+    export and nothing else. ``advice`` is for who has something else there. Raises ``InTheWay``.
     """
     path = Path(os.path.abspath(path))
-    _refuse_others(path, overwrite)
+    _refuse_others(path, overwrite, advice)
     mark = uuid.uuid4().hex[:8]
     new, old = (path.with_name(f".{path.name}.{state}-{mark}") for state in ("new", "old"))
     try:
@@ -38,7 +40,7 @@ def new_folder(path: Path, *, overwrite: bool) -> Iterator[Path]:
     try:
         yield new
         _sync(*new.iterdir(), new)
-        _refuse_others(path, overwrite)
+        _refuse_others(path, overwrite, advice)
         if path.exists():
             path.rename(old)
         new.rename(path)
@@ -66,14 +68,14 @@ def write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
     (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
 
 
-def _refuse_others(path: Path, overwrite: bool) -> None:
+def _refuse_others(path: Path, overwrite: bool, advice: str) -> None:
     try:
-        _look(path, overwrite)
+        _look(path, overwrite, advice)
     except OSError as error:
         raise InTheWay(f"{path} cannot be looked at: {error.strerror or error}") from None
 
 
-def _look(path: Path, overwrite: bool) -> None:
+def _look(path: Path, overwrite: bool, advice: str) -> None:
     if not path.exists() and not path.is_symlink():
         return
     if not path.is_dir() or path.is_symlink():
@@ -82,7 +84,7 @@ def _look(path: Path, overwrite: bool) -> None:
     if not there:
         return
     if not overwrite:
-        raise InTheWay(f"{path} is not empty; --overwrite replaces an earlier export")
+        raise InTheWay(f"{path} is not empty; {advice}")
     others = there - _files_of_an_export(path)
     if others:
         raise InTheWay(f"{path} holds what is not of an export: {min(others)}")
