@@ -40,12 +40,13 @@ _COLUMNS: Final = """position, stream_id, version, topic, class_version, occurre
     actor, reason, command_id, state"""
 
 
+_HIDDEN: Final = frozenset({"_id", "_version", "_pending_events"})
+
+
 @cache
-def _names(cls: type[LedgerAggregate]) -> tuple[tuple[str, str], ...]:
-    """The attributes of an aggregate's state, and what they are shown as."""
-    declared = [one.name for one in dataclasses.fields(cls)]
-    hidden = ("_id", "_version", "_pending_events")
-    return tuple((name, name.removeprefix("_")) for name in declared if name not in hidden)
+def _declared(cls: type[LedgerAggregate]) -> tuple[str, ...]:
+    """The attributes of an aggregate's state."""
+    return tuple(one.name for one in dataclasses.fields(cls))
 
 
 class NoSuchStream(LookupError):
@@ -115,10 +116,11 @@ class State:
     def fields(self) -> dict[str, Any]:
         """What it is made of, by name: also what no event has set yet, as it is at first."""
         aggregate = self.aggregate
+        names = dict.fromkeys((*_declared(type(aggregate)), *vars(aggregate)))
         found = {
-            shown: getattr(aggregate, name)
-            for name, shown in _names(type(aggregate))
-            if hasattr(aggregate, name)
+            name.removeprefix("_"): getattr(aggregate, name)
+            for name in names
+            if name not in _HIDDEN and hasattr(aggregate, name)
         }
         found["modified_on"] = self.last.occurred_at
         return found
