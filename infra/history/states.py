@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cache
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
@@ -37,7 +38,15 @@ DIFFERENCES: Final = 10_000
 
 _COLUMNS: Final = """position, stream_id, version, topic, class_version, occurred_at, recorded_at,
     actor, reason, command_id, state"""
+
+
 _HIDDEN: Final = frozenset({"_id", "_version", "_pending_events"})
+
+
+@cache
+def _declared(cls: type[LedgerAggregate]) -> tuple[str, ...]:
+    """The attributes of an aggregate's state."""
+    return tuple(one.name for one in dataclasses.fields(cls))
 
 
 class NoSuchStream(LookupError):
@@ -105,11 +114,13 @@ class State:
     """The highest position of theirs."""
 
     def fields(self) -> dict[str, Any]:
-        """What it is made of, by name."""
+        """What it is made of, by name: also what no event has set yet, as it is at first."""
+        aggregate = self.aggregate
+        names = dict.fromkeys((*_declared(type(aggregate)), *vars(aggregate)))
         found = {
-            name.removeprefix("_"): value
-            for name, value in vars(self.aggregate).items()
-            if name not in _HIDDEN
+            name.removeprefix("_"): getattr(aggregate, name)
+            for name in names
+            if name not in _HIDDEN and hasattr(aggregate, name)
         }
         found["modified_on"] = self.last.occurred_at
         return found

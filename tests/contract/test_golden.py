@@ -125,22 +125,28 @@ def test_parked_ones_are_taken_when_they_are_tried_again(
     for fold in projection.folds:
         for topic in fold.extract:
             monkeypatch.setitem(fold.extract, topic, failing)  # type: ignore[arg-type]
-    projector = Projector(
+    failing_one = projector_of(golden, projection)
+    while failing_one.step():
+        pass
+    waiting = failing_one.parked_keys()
+    failing_one.close()
+    assert len(waiting) > 1
+    monkeypatch.undo()
+    projector = projector_of(golden, projection)  # as `crm parked --retry` makes one
+    assert all(projector.retry(one.key) for one in waiting)
+    assert projector.parked_keys() == []
+    projector.close()
+    check_facts(golden, projection)
+
+
+def projector_of(golden: OldLog, projection: Projection) -> Projector:
+    return Projector(
         projection,
         golden.feed(),
         golden.read_pool,
         schema=golden.schemas["read"],
         bi_schema=golden.schemas["bi"],
     )
-    while projector.step():
-        pass
-    waiting = projector.parked_keys()
-    assert len(waiting) > 1
-    monkeypatch.undo()
-    assert all(projector.retry(one.key) for one in waiting)
-    assert projector.parked_keys() == []
-    projector.close()
-    check_facts(golden, projection)
 
 
 def check_facts(golden: OldLog, projection: Projection) -> None:

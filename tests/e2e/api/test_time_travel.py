@@ -109,6 +109,7 @@ def test_what_changed_between_versions(admin: Client, sold: str) -> None:
     )
     assert differences(admin, sold, from_=3, to=3) == {}
     begun = differences(admin, sold, from_=0, to=1)
+    assert begun["status"]["words"] == "status: nothing → open, by rep-1 on 2026-01-01"
     assert begun["owner"]["words"] == "owner: nothing → seller-1, by rep-1 on 2026-01-01"
 
 
