@@ -17,9 +17,13 @@ from kafka import KafkaConsumer, TopicPartition
 from infra.commands import LoopCRM
 from infra.proof.leaves import SELECT_COLUMNS, Row, json_of_row
 from infra.proof.notes import SigningKey, origin_of, parse
+from infra.proof.sealing import SealRefused
+from infra.proof.sources import UnreadableExport
 from tests.conftest import OutsideBroker
 from tests.integration.workers.conftest import Installation
 from tests.integration.workers.test_doctor import record
+from workers.sealer import rotate_key
+from workers.sealer import seal as run_seal
 from workers.verifying import Asked, CannotVerify, run_verify
 from workers.wiring import now
 
@@ -54,9 +58,10 @@ def verified(installation: Installation, asked: Asked | None = None) -> tuple[in
     return code, said
 
 
-def seal(installation: Installation) -> None:
-    code, _, error = crm(installation, "seal", "--once")
-    assert code == 0, error
+def seal(installation: Installation, **settings: str) -> tuple[int, str]:
+    said: list[str] = []
+    code = run_seal(installation.settings(**settings), once=True, told=said.append)
+    return code, "".join(f"{line}\n" for line in said)
 
 
 def vkey(installation: Installation) -> str:
@@ -75,16 +80,13 @@ def exported(installation: Installation) -> Path:
 
 def test_from_an_empty_log_to_a_rotated_key(installation: Installation) -> None:
     data = installation.folder / "data"
-    assert crm(installation, "seal", "--once")[:2] == (
-        0,
-        "the log is empty: there is nothing to seal\n",
-    )
+    assert seal(installation) == (0, "the log is empty: there is nothing to seal\n")
     assert verified(installation) == (0, ["ok     the log is empty: there is nothing to prove"])
     for _ in range(3):
         record(installation)
     code, said = verified(installation)
     assert (code, said[0][:5]) == (1, "WRONG")
-    code, out, _ = crm(installation, "seal", "--once")
+    code, out = seal(installation)
     assert code == 0
     assert parse(out).checkpoint.size == 3
     folder = data / "checkpoints"
@@ -98,36 +100,41 @@ def test_from_an_empty_log_to_a_rotated_key(installation: Installation) -> None:
         "ok     3 events are what was signed (2 checkpoints); 1 after them are not sealed yet"
     ]
     old = vkey(installation)
-    code, out, _ = crm(installation, "seal", "--rotate-key")
-    assert code == 0
-    assert vkey(installation) in out.splitlines()
+    out_lines: list[str] = []
+    assert rotate_key(installation.settings(), out_lines.append) == 0
+    assert vkey(installation) in out_lines
     assert vkey(installation) != old
     seal(installation)
     for keys in ([], [old], [vkey(installation)]):
         assert verified(installation, Asked([folder / "3"], keys))[0] == 0
 
 
-def test_what_is_wrong_is_named(installation: Installation) -> None:
+def test_the_command_tells_by_its_exit_code(installation: Installation) -> None:
+    for _ in range(5):
+        record(installation)
+    assert crm(installation, "seal", "--once")[0] == 0
+    code, out, _ = crm(installation, "verify")
+    assert (code, out) == (0, "ok     5 events are what was signed (2 checkpoints)\n")
+    installation.query("UPDATE log.events SET actor = 'x' WHERE position = 4")
+    code, out, _ = crm(installation, "verify")
+    assert (code, out.splitlines()[0]) == (1, "WRONG  position 4: changed")
+    code, _, error = crm(installation, "verify", "--checkpoint", "nowhere")
+    assert (code, error.startswith("crm: nowhere cannot be read")) == (2, True)
+    installation.query("DELETE FROM log.tile")
+    code, _, error = crm(installation, "seal", "--once")
+    assert (code, error.splitlines()[-1][:26]) == (1, "crm: the tree was changed:")
+    assert crm(installation, "seal", "--once", "--rotate-key")[0] == 2
+
+
+def test_what_the_database_hides_an_export_shows(installation: Installation) -> None:
     for _ in range(5):
         record(installation)
     seal(installation)
     saved = installation.folder / "data" / "checkpoints" / "5"
     installation.query("UPDATE log.events SET actor = 'x' WHERE position = 4")
-    code, out, _ = crm(installation, "verify")
+    code, said = verified(installation, Asked([saved], export=exported(installation)))
     assert code == 1
-    assert out.splitlines()[0] == "WRONG  position 4: changed"
-    export = exported(installation)
-    code, out, _ = crm(installation, "verify", "--export", str(export), "--checkpoint", str(saved))
-    assert code == 1
-    assert "a position from 1 to 5" in out
-    record(installation)
-    code, _, error = crm(installation, "seal", "--once")
-    assert code == 0  # the tree is as it was signed: that is what a sealer looks at
-    installation.query("DELETE FROM log.tile")
-    record(installation)
-    code, _, error = crm(installation, "seal", "--once")
-    assert code == 1
-    assert error.splitlines()[-1].startswith("crm: the tree was changed")
+    assert "a position from 1 to 5" in said[0]
 
 
 def test_an_export_is_verified_without_the_database(installation: Installation) -> None:
@@ -172,25 +179,26 @@ def test_checkpoints_that_are_not_to_be_trusted(installation: Installation) -> N
 
 
 @pytest.mark.parametrize(
-    "words",
+    ("checkpoint", "key", "export"),
     [
-        ["--checkpoint", "nowhere"],
-        ["--checkpoint", "pyproject.toml"],
-        ["--key", "x"],
-        ["--export", "pyproject.toml"],
-        ["--export", "nowhere", "--checkpoint", "GOOD"],
-        ["--export", "pyproject.toml", "--checkpoint", "GOOD"],
-        ["--bogus"],
+        ("nowhere", None, None),
+        ("pyproject.toml", None, None),
+        (None, "x", None),
+        (None, None, "pyproject.toml"),
+        ("GOOD", None, "nowhere"),
+        ("GOOD", None, "pyproject.toml"),
     ],
 )
-def test_what_cannot_be_verified_ends_with_two(
-    installation: Installation, words: list[str]
+def test_what_cannot_be_verified_is_told(
+    installation: Installation, checkpoint: str | None, key: str | None, export: str | None
 ) -> None:
     record(installation)
     seal(installation)
-    good = str(installation.folder / "data" / "checkpoints" / "1")
-    code, _, error = crm(installation, "verify", *[word.replace("GOOD", good) for word in words])
-    assert (code, bool(error)) == (2, True)
+    good = installation.folder / "data" / "checkpoints" / "1"
+    files = [] if checkpoint is None else [good if checkpoint == "GOOD" else ROOT / checkpoint]
+    asked = Asked(files, [] if key is None else [key], None if export is None else ROOT / export)
+    with pytest.raises((CannotVerify, UnreadableExport)):
+        verified(installation, asked)
 
 
 def test_without_any_key_nothing_is_verified(installation: Installation) -> None:
@@ -199,10 +207,9 @@ def test_without_any_key_nothing_is_verified(installation: Installation) -> None
         verified(installation)
 
 
-def test_seal_takes_one_wish_at_a_time(installation: Installation) -> None:
-    assert crm(installation, "seal", "--once", "--rotate-key")[0] == 2
-    code, _, error = crm(installation, "seal", "--rotate-key")
-    assert (code, "nothing is sealed yet" in error) == (1, True)
+def test_before_the_first_checkpoint_no_key_hands_over(installation: Installation) -> None:
+    with pytest.raises(SealRefused, match="nothing is sealed yet"):
+        rotate_key(installation.settings(), lambda _: None)
 
 
 def test_snapshots_are_held_against_the_events(installation: Installation) -> None:
@@ -251,8 +258,8 @@ def test_checkpoints_go_to_kafka(
 ) -> None:
     record(installation)
     kafka = {"CRM_KAFKA_BOOTSTRAP": broker.bootstrap, "CRM_KAFKA_TOPIC": topic}
-    code, out, error = crm(installation, "seal", "--once", **kafka)
-    assert code == 0, error
+    code, out = seal(installation, **kafka)
+    assert code == 0
     consumer = KafkaConsumer(bootstrap_servers=broker.bootstrap, auto_offset_reset="earliest")
     consumer.assign([TopicPartition(f"{topic}.checkpoints", 0)])
     records: list[bytes] = []
@@ -266,6 +273,6 @@ def test_without_kafka_it_is_published_in_the_folder_all_the_same(
     installation: Installation,
 ) -> None:
     record(installation)
-    code, out, _ = crm(installation, "seal", "--once", CRM_KAFKA_BOOTSTRAP="127.0.0.1:1")
+    code, out = seal(installation, CRM_KAFKA_BOOTSTRAP="127.0.0.1:1")
     assert code == 1
     assert (installation.folder / "data" / "checkpoints" / "latest").read_text() == out
