@@ -95,6 +95,7 @@ class TestMasterKey:
         installation.query("ALTER TABLE vault.keys RENAME TO others")
         installation.query("CREATE TABLE vault.keys (LIKE vault.others INCLUDING ALL)")
         installation.query("GRANT SELECT ON vault.keys TO crm_vault")
+        installation.query("DELETE FROM vault.master")
         settings = installation.settings(CRM_MASTER_KEY_FILE=str(tmp_path / "first.key"))
         wrap_a_key(installation, settings.master_key_file)
         installation.query(
