@@ -44,9 +44,9 @@ from api.routes import (
 from api.services import Services
 from api.tokens import Tokens
 from domain.definitions import BUILT_IN, Definitions
+from infra import handouts
 from infra.commands import Commands
 from infra.erasure import Erasures
-from infra.history.texts import OnHandout, on_handout
 from infra.postgres import Pool
 from infra.proof.proofs import Proofs
 from infra.settings import Settings
@@ -109,14 +109,13 @@ def create_app(
     tokens: Tokens,
     running: Callable[[], bool] = lambda: True,
     definitions: Definitions = BUILT_IN,
-    on_handout: OnHandout = on_handout,
 ) -> FastAPI:
     """The API.
 
-    `read_pool` finds the tables of the read models, `log_pool` those of the log, both may only
-    read; `models` is the id of each read model's positions; `running` tells whether projections
-    are being kept up by this process; `definitions` are those in force; `on_handout` is told of
-    personal text that is handed out by a replay.
+    `read_pool` finds the tables of the read models, `log_pool` those of the log; both may only
+    read, but for noting what is handed out; `models` is the id of each read model's positions;
+    `running` tells whether projections are being kept up by this process; `definitions` are those
+    in force.
     """
     metrics = Metrics()
     reads = Reads(
@@ -154,7 +153,7 @@ def create_app(
         settings=settings,
         running=running,
         definitions=definitions,
-        replays=Replays(reads, log_pool, vault, on_handout),
+        replays=Replays(reads, log_pool, vault, handouts.Replayed(log_pool)),
     )
     routes = [CommandRoute(command) for command in COMMANDS]
     app.router.routes += routes

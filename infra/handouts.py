@@ -40,6 +40,25 @@ def record(
         )
 
 
+class Replayed:
+    """Notes what a replay hands out in the clear; see ``infra.history.texts.OnHandout``."""
+
+    def __init__(self, pool: Pool) -> None:
+        """`pool`: finds the tables of the log, and may write."""
+        self._pool = pool
+
+    def __call__(self, *, kind: str, actor: str, first: int, last: int) -> None:
+        with self._pool.connection() as connection, connection:
+            record(
+                connection,
+                actor=actor,
+                kind="replay",
+                position=last,
+                what=f"{kind} of events from position {first:,} on",
+                personal=True,
+            )
+
+
 def between(pool: Pool, position: int, until: datetime, limit: int) -> list[Handout]:
     """Those that hold what was recorded at the position and were made before `until`, the earliest
     first, at most `limit`."""

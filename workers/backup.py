@@ -58,7 +58,9 @@ def run_backup(settings: Settings, folder: Path, *, console: Console | None = No
             elsewhere = vault_url(settings)
             vault = elsewhere and stack.enter_context(closing(_reader(elsewhere)))
             told = stack.enter_context(progress(console, "events written", None))
-            manifest = write(connection, new, ledger_file(settings), vault=vault or None, told=told)
+            manifest = write(
+                connection, new, settings.erasures_file, vault=vault or None, told=told
+            )
     except KeyboardInterrupt:
         return INTERRUPTED
     size = sum(file.bytes for _, file in Backup(folder).files())
@@ -118,7 +120,7 @@ def run_restore(settings: Settings, folder: Path, *, console: Console | None = N
             restored = restore(
                 connection,
                 backup,
-                ledger_file(settings),
+                settings.erasures_file,
                 fits=_fitting(settings),
                 vault=vault,
                 told=told,
@@ -166,16 +168,10 @@ def run_adopt(settings: Settings, *, console: Console | None = None) -> int:
     return DONE
 
 
-def ledger_file(settings: Settings) -> Path:
-    """Where the ledger of erasures lies, outside the database."""
-    found = getattr(settings, "erasures_file", settings.data_dir / "erasures.ndjson")
-    return Path(found)
-
-
 def vault_url(settings: Settings) -> str | None:
     """Where the vault is, if that is another database than the log's."""
-    found = getattr(settings, "vault_database_url", None)
-    return None if found is None else str(found.get_secret_value())
+    url = settings.vault_database_url
+    return None if url is None else url.get_secret_value()
 
 
 def _reader(url: str) -> Connection:

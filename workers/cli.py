@@ -375,10 +375,18 @@ def replay(
     ] = None,
 ) -> None:
     """Read history from the log: events as lines of JSON, states at any date, causes."""
-    filters = {"after": after, "to": to, "from": since, "until": until, "type": kinds or []}
-    filters |= {"actor": actor, "correlation_id": correlation, "causation_id": causation}
     asked = Asked(
-        filters={**filters, "limit": limit},
+        filters={
+            "after": after,
+            "to": to,
+            "from": since,
+            "until": until,
+            "type": kinds or [],
+            "actor": actor,
+            "correlation_id": correlation,
+            "causation_id": causation,
+            "limit": limit,
+        },
         stream=stream,
         state=state,
         version=version,

@@ -21,10 +21,11 @@ from rich.console import Console
 from api.audit import Handouts
 from api.reflected import followed
 from api.schemas.audit import DifferenceParameters, EventsParameters, StateParameters
+from infra.handouts import Replayed
 from infra.history import answers, states, tracing
 from infra.history.lines import Lines
 from infra.history.reading import Reading, span
-from infra.history.texts import Marked, OnHandout, Opened, Texts, on_handout
+from infra.history.texts import Marked, OnHandout, Opened, Texts
 from infra.postgres import Pool
 from infra.settings import Settings
 from infra.vault import erased_among, open_vault
@@ -67,7 +68,7 @@ def run_replay(
     *,
     out: BinaryIO | None = None,
     console: Console | None = None,
-    told: OnHandout = on_handout,
+    told: OnHandout | None = None,
 ) -> int:
     """Writes what is asked for to ``asked.output`` or ``out`` (stdout): JSON, a line for each event
     and a last one that says where to go on; at a terminal, a state, difference or trace as a table.
@@ -163,14 +164,14 @@ class _Replay:
         settings: Settings,
         addresses: Databases,
         asked: Asked,
-        told: OnHandout,
+        told: OnHandout | None,
         stack: ExitStack,
     ) -> None:
         self._settings = settings
         self._addresses = addresses
         self._asked = asked
-        self._told = told
         self._pool = self._reader(addresses.log, "log", stack)
+        self._told = told or Replayed(self._reader(addresses.log, "log", stack, read_only="off"))
         self._stack = stack
         self._texts = self._made_texts()
 
@@ -263,21 +264,21 @@ class _Replay:
     def _handouts(self, through: int) -> Handouts:
         return Handouts(self._told, f"terminal:{_user()}", through)
 
-    def _reader(self, url: str, schema: str, stack: ExitStack) -> Pool:
+    def _reader(self, url: str, schema: str, stack: ExitStack, read_only: str = "on") -> Pool:
         pool = Pool(
             url,
             size=1,
             role="crm_reader",
             search_path=[schema],
             application_name="crm replay",
-            settings={"default_transaction_read_only": "on"},
+            settings={"default_transaction_read_only": read_only},
         )
         stack.callback(pool.close)
         return pool
 
     def _made_texts(self) -> Texts:
         keys = Pool(
-            self._addresses.log,
+            self._addresses.keys,
             size=1,
             role="crm_vault",
             search_path=["vault"],

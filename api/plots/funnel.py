@@ -72,10 +72,11 @@ def forecast(figure: Figure, content: Mapping[str, Any]) -> None:
                   markeredgewidth=2, color=INK, label="median")  # fmt: skip
     few = len(months) <= FEW
     every = slice(None, None, 1 + (len(months) - 1) // MOST)
-    axes.set_xticks(
-        places[every], [_month(month, content["by"], few) for month in months[every]], fontsize=9,
-        **({} if few else {"rotation": 60, "ha": "right", "rotation_mode": "anchor"}),
-    )  # fmt: skip
+    names = [_month(month, content["by"], few) for month in months[every]]
+    axes.set_xticks(places[every], names, fontsize=9)
+    if not few:
+        for name in axes.get_xticklabels():
+            name.set(rotation=60, ha="right", rotation_mode="anchor")
     axes.set_ylim(0, axes.get_ylim()[1] * 1.1)  # room for the legend
     money_axis(axes, content["currency"], which="y")
     axes.legend(loc="upper right", ncols=5, fontsize=9)

@@ -44,7 +44,7 @@ _HIDDEN: Final = frozenset({"_id", "_version", "_pending_events"})
 
 
 @cache
-def _declared(cls: type[LedgerAggregate]) -> tuple[str, ...]:
+def _declared(cls: type) -> tuple[str, ...]:
     """The attributes of an aggregate's state."""
     return tuple(one.name for one in dataclasses.fields(cls))
 

@@ -23,10 +23,6 @@ class OnHandout(Protocol):
     def __call__(self, *, kind: str, actor: str, first: int, last: int) -> None: ...
 
 
-def on_handout(*, kind: str, actor: str, first: int, last: int) -> None:
-    """Where handouts are recorded, if a caller gives nothing else: nowhere."""
-
-
 class Texts(Protocol):
     """`prepare` may block; `shown` doesn't, and never fails for a text whose key is gone. `clear`:
     whether any text has been shown in the clear."""

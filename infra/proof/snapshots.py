@@ -92,7 +92,7 @@ def _difference(
     try:
         cls = resolve_topic(topic)
         codec = state_codec(cls)
-        said = codec.encode(codec.decode(state, class_version))
+        said = codec.encode(codec.fields(codec.decode(state, class_version)))
     except (TopicError, ValueError, TypeError, AttributeError, KeyError) as error:
         return f"it cannot be read ({type(error).__name__})"
     if type(aggregate) is not cls:
