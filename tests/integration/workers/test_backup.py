@@ -44,7 +44,7 @@ from tests.integration.workers.conftest import Installation
 from workers.backup import run_adopt, run_backup, run_check, run_restore
 from workers.demo import customers
 from workers.exporting import InTheWay
-from workers.rebuilding import rebuild_one
+from workers.rebuilding import How, rebuild_models
 from workers.wiring import databases, ledger, read_side
 
 pytestmark = pytest.mark.database
@@ -600,8 +600,8 @@ def test_read_models_of_before_are_refused_until_they_are_rebuilt(
         assert f"If this log is the right one: crm rebuild {name}" in text
     with pytest.raises(OtherLog):
         carry(empty, **read)
-    for name in PROJECTIONS:
-        assert rebuild_one(empty.settings(**read), name, lambda *_: None).same
+    settings = empty.settings(**read)
+    assert rebuild_models(settings, list(PROJECTIONS), How(), lambda _: None) == 0
     carry(empty, **read)
     text = said(run_adopt, empty.settings(**read))
     assert text.count("was filled from another log") == len(PROJECTIONS)

@@ -18,7 +18,7 @@ from projections.funnel import MethodScore
 from projections.reading import Moment
 from tests.integration.workers.conftest import Installation
 from workers.importing.course import ALL_IN
-from workers.rebuilding import rebuild_one
+from workers.rebuilding import How, rebuild_models
 
 pytestmark = [pytest.mark.database, pytest.mark.oracle]
 
@@ -91,7 +91,7 @@ def _installed(request: pytest.FixtureRequest, folder: Path, which: str) -> Inst
         assert installation.demo(seed=1, until=date(2026, 11, 28)) == 0, installation.said
     else:
         assert installation.load(SALES, "crm_sales") == ALL_IN, installation.said
-    rebuild_one(installation.settings(), "funnel", lambda *_: None)
+    assert rebuild_models(installation.settings(), ["funnel"], How(), lambda _: None) == 0
     return installation
 
 
