@@ -239,8 +239,8 @@ def _tell(settings: Settings, console: Console, manifest: Manifest, restored: Re
     signing_key = signing_key_file(settings)
     if manifest.tables["log.receipts"].rows and not signing_key.exists():
         console.print(
-            f"{signing_key} is not there: put that of the backup's time there as well, else commands"
-            " that are sent again are refused, and tokens have to be made anew."
+            f"{signing_key} is not there: put that of the backup's time there as well, else"
+            " commands that are sent again are refused, and tokens have to be made anew."
         )
     _look_at_read_models(settings, console)
     _tell_ways(settings, console)
