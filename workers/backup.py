@@ -68,7 +68,8 @@ def run_backup(settings: Settings, folder: Path, *, console: Console | None = No
     console.print(
         "Not in it, and to be kept apart from it:"
         f" {settings.master_key_file} (without it personal text is lost),"
-        f" {settings.data_dir / 'seal.key'} and {signing_key_file(settings)} if they are there."
+        f" {signing_key_file(settings)} (without it commands that are sent again are not recognised"
+        f" but refused) and {settings.data_dir / 'seal.key'}, as far as they are there."
     )
     return DONE
 
@@ -230,6 +231,12 @@ def _tell(settings: Settings, console: Console, manifest: Manifest, restored: Re
         console.print(
             f"{settings.master_key_file} is not there: put that of the backup's time there before"
             " the product is started, which refuses to start without it."
+        )
+    signing_key = signing_key_file(settings)
+    if manifest.tables["log.receipts"].rows and not signing_key.exists():
+        console.print(
+            f"{signing_key} is not there: put that of the backup's time there as well, else"
+            " commands that are sent again are refused, and tokens have to be made anew."
         )
     _look_at_read_models(settings, console)
     _tell_ways(settings, console)

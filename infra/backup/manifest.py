@@ -250,8 +250,8 @@ def _consistent(folder: Path, manifest: Manifest) -> None:
     reason = None
     if events is None or tuple(events.columns) != COLUMNS:
         reason = "the columns of the events are not those of this program"
-    elif "vault.keys" not in manifest.tables:
-        reason = "it holds no keys of persons"
+    elif not {"vault.keys", "log.receipts"} <= manifest.tables.keys():
+        reason = "it holds no keys of persons, or no receipts"
     elif strange:
         reason = f"it holds a table that is not known here: {strange[0]}"
     elif any(t.rows != sum(file.rows for file in t.files) for t in manifest.tables.values()):
