@@ -141,7 +141,7 @@ def _measure(folder: Path, deals: int, as_is: bool) -> Measured:
         events = _filled(server, deals)
         measured = Measured(deals, events)
         for name in () if as_is else PROJECTIONS:
-            rate = folding.once(server.admin_url, name, "rebuild")["rate"]
+            rate = folding.once(server.admin_url, name, "shared")["rate"]
             measured.seconds[name] = events / rate
             tell(f"  {name}: {rate:,.0f} events/s")
         if not as_is:
