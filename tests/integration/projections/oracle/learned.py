@@ -18,7 +18,7 @@ from infra.eventstore.feed import Recorded
 
 LAST = 730
 """Days beyond are not told apart."""
-PRIOR, HALF_LIFE_DAYS = 10.0, 90.0
+PRIOR, HALF_LIFE_DAYS = 2.0, 90.0
 SHAPE = 4
 THIN = 10.0
 NOTHING = 1e-9
