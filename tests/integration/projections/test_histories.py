@@ -25,9 +25,9 @@ pytestmark = pytest.mark.database
 
 SEED = int(os.environ.get("ORACLE_SEED") or 1)
 HISTORIES = int(os.environ.get("ORACLE_HISTORIES") or 10_000)
-TOGETHER = 500
+TOGETHER = 1_000
 """Customers in one log."""
-MOMENTS = 20
+MOMENTS = 10
 """That each log is asked about."""
 
 

@@ -13,6 +13,7 @@ import pytest
 from domain.campaign import Campaign
 from domain.customer import Customer
 from domain.exchange_rate import ExchangeRate
+from domain.member import Member
 from domain.opportunity import Opportunity
 from domain.pipeline import Pipeline
 from domain.typecheck import _fields, check_types
@@ -20,7 +21,7 @@ from domain.values import Level, Money, Personal
 from tests.given_when_then import ID, NOW, fact
 from tests.unit.domain.streams import opened_deal
 
-AGGREGATES = (Pipeline, Customer, Opportunity, Campaign, ExchangeRate)
+AGGREGATES = (Pipeline, Customer, Opportunity, Campaign, ExchangeRate, Member)
 
 
 class Word(StrEnum):
@@ -128,7 +129,7 @@ def test_every_event_class_can_be_checked_and_is_named(event_class: Any) -> None
 
 def test_topics_are_unique() -> None:
     topics = [cls.TOPIC for cls in _event_classes()]
-    assert len(topics) == len(set(topics)) == 50
+    assert len(topics) == len(set(topics)) == 53
 
 
 def test_a_wrong_type_fails_when_the_event_is_built() -> None:
