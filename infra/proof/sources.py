@@ -10,7 +10,6 @@ from typing import Any
 from uuid import UUID
 
 import orjson
-import pyarrow.parquet
 
 from infra.postgres import Connection
 from infra.proof.leaves import leaf, row_of_json
@@ -92,9 +91,12 @@ class ExportSource:
                     yield _object(line)
 
     def _of_parquet(self) -> Iterator[dict[str, Any]]:
+        import pyarrow as pa  # heavy, and only needed here
+        import pyarrow.parquet as pq
+
         try:
-            file = pyarrow.parquet.ParquetFile(self._path)
-        except pyarrow.ArrowInvalid as error:
+            file = pq.ParquetFile(self._path)
+        except pa.ArrowInvalid as error:
             raise ValueError(f"no Parquet file: {error}") from None
         with file:
             for batch in file.iter_batches(_AT_ONCE):

@@ -270,7 +270,7 @@ class TestRebuild:
         assert product.names(position) == ["Acme"]
         answer = product.crm("rebuild", "customers")
         assert answer.returncode == 0, answer.stderr
-        assert f"customers: up to position {position}" in answer.stdout
+        assert f"customers: rebuilt up to position {position}" in answer.stdout
         assert "not as before" not in answer.stdout
         position = product.register("Bolt").json()["position"]
         assert product.names(position) == ["Acme", "Bolt"]

@@ -157,7 +157,7 @@ def test_the_waterfall_adds_up(sales: Client) -> None:
     ("path", "query", "status"),
     [
         pytest.param("/v1/forecast", {"timing": "tomorrow"}, 422, id="timing"),
-        pytest.param("/v1/forecast", {"group": "team"}, 422, id="group"),
+        pytest.param("/v1/forecast", {"group": "floor"}, 422, id="group"),
         pytest.param("/v1/forecast", {"currency": "ABC"}, 422, id="currency"),
         pytest.param("/v1/forecast", {"months": 0}, 422, id="months"),
         pytest.param("/v1/forecast", {"pipeline_id": str(uuid.UUID(int=7))}, 404, id="pipeline"),

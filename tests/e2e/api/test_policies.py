@@ -157,7 +157,7 @@ def test_who_buys_nothing_for_so_long_is_lost_passively(own: Product) -> None:
         )
         assert before["lifecycle"]["type"]["value"] == "relationship"
         assert client.read(f"/v1/customers/{silent}")["lifecycle"]["type"]["value"] == "lost"
-        assert client.read(f"/v1/customers/{told}")["lifecycle"]["type"]["cause"] == "competitor"
+        assert client.read(f"/v1/customers/{told}")["lifecycle"]["type"]["value"] == "lost"
         standing = client.read(f"/v1/customers/{buying}")["lifecycle"]["type"]["value"]
         assert standing == "relationship"
 

@@ -34,7 +34,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def unsealed(events: list[Event]) -> list[Event]:
     """Without what encryption makes different each time."""
-    personal = ("summary", "detail", "personal_name")
+    personal = ("summary", "detail", "personal_name", "personal_attributes")
     return [
         replace(
             event,

@@ -87,7 +87,7 @@ class Company:
 
 @pytest.fixture
 def company(installation: Installation) -> Company:
-    story = random_story(81, 160, customers=25)
+    story = random_story(85, 160, customers=25)
     with Pool(installation.url, size=1) as pool:
         write_log(pool, "log", story)
     return Company(installation, story)

@@ -74,6 +74,8 @@ def test_there_is_something_of_everything() -> None:
         "revise_pipeline",
         "churn_silent",
         "start_relationship",
+        "erase_contact",
+        "erase_customer",
     }
     assert methods == told
     by_rule = {line.arguments["level"] for line in lines if line.method == "change_level_by_rule"}
