@@ -59,7 +59,7 @@ KINDS = (
 """Of questions: each run has answers that say something."""
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1, 4])
 def test_every_answer_is_that_of_a_refold(models: Models, seed: int) -> None:
     asker = compare(models, seed, customers=40, times=6)
     assert asker.questions > 1_000

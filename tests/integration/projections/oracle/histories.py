@@ -171,7 +171,7 @@ class _Teller:
         act: Callable[[_Customer], None] = self.random.choices(
             [self._respond, self._order, self._level, self._churn, self._win_back, self._profile,
              self._need, self._open, self._deal, self._deliver],
-            [22, 8, 8, 3, 3, 2, 1, 8, 46, 3],
+            [22, 8, 8, 3, 3, 2, 5, 8, 46, 3],
         )[0]  # fmt: skip
         act(customer)
 
