@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 import schemathesis
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import HealthCheck, Phase, reject, settings
 
 from api.tokens import Scope
 from tests.contract.description import description
@@ -48,6 +48,10 @@ def token(product: Product) -> str:
     suppress_health_check=list(HealthCheck),
 )
 def test_every_operation_keeps_its_description(case: Any, product: Product, token: str) -> None:
+    if case.meta.generation.mode.value == "negative" and any(
+        isinstance(value, list) and len(value) == 1 for value in (case.query or {}).values()
+    ):
+        reject()  # a list of one is sent as that one, which may be right
     case.call_and_validate(
         base_url=product.url, headers={"Authorization": f"Bearer {token}"}, timeout=60
     )
