@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import struct
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -22,12 +21,14 @@ import msgspec
 from msgspec import Meta, Struct, structs
 
 from infra import crashpoints
-from infra.backup.copied import EventRows, Frontier, Malformed, fixed, variable
-from infra.backup.manifest import Count, Digest, Name, checkpoint_root, checkpoint_size, checksum
+from infra.backup.copied import EventRows, Malformed, fixed, variable
+from infra.backup.manifest import Count, Digest, Name, checksum
 from infra.backup.writing import checkpoint_up_to, log_id, select_events
+from infra.durable import settle
 from infra.postgres import Connection
-from infra.proof.leaves import COLUMNS, LAYOUT, Row
-from infra.proof.tree import leaf_hash
+from infra.proof.leaves import COLUMNS, Row, packed
+from infra.proof.notes import NotANote, checkpoint_in
+from infra.proof.tree import Frontier, leaf_hash
 
 MANIFEST: Final = "archive.json"
 BLOCK: Final = 2**18
@@ -40,9 +41,6 @@ _SINCE_1970: Final = 946_684_800_000_000
 """Microseconds from 1970, from which Parquet counts, to 2000, from which PostgreSQL does."""
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_FIXED: Final = struct.Struct(">Bq16sih16sqq16s16s")
-_LENGTH: Final = struct.Struct(">i")
-_NULL: Final = _LENGTH.pack(-1)
 
 
 class ArchiveRefused(Exception):
@@ -143,10 +141,10 @@ class Archive:
             told(part.last)
         text = self.contents.checkpoint
         if text is not None:
-            size = checkpoint_size(text)
-            if self.root(size) != checkpoint_root(text):
+            signed = checkpoint_in(text)
+            if self.root(signed.size) != signed.root:
                 raise ArchiveRefused(
-                    f"the archive is not what the signed checkpoint of {size:,} events says"
+                    f"the archive is not what the signed checkpoint of {signed.size:,} events says"
                 )
 
     def _columns(self, first: int, last: int | None) -> Iterator[list[list[Any]]]:
@@ -251,9 +249,9 @@ def _write_part(connection: Connection, folder: Path, first: int, block: int) ->
         part = Part(path.name, first, last, block, size, digest, tree.root().hex())
         if _root_of(draft, part) != part.root:
             raise ArchiveRefused(f"{draft} does not read back as it was written")
-        _sync(draft)
+        settle(draft)
         draft.replace(path)
-        _sync(folder)
+        settle(folder)
     finally:
         draft.unlink(missing_ok=True)
     return part
@@ -263,9 +261,9 @@ def _save(folder: Path, contents: Contents) -> None:
     draft = folder / f".{MANIFEST}.new"
     text = msgspec.json.format(msgspec.json.encode(contents), indent=2)
     draft.write_bytes(text + b"\n")
-    _sync(draft)
+    settle(draft)
     draft.replace(folder / MANIFEST)
-    _sync(folder)
+    settle(folder)
 
 
 def _contents(folder: Path) -> Contents:
@@ -283,9 +281,8 @@ def _contents(folder: Path) -> Contents:
     if found.block.bit_count() != 1:
         raise ArchiveRefused(f"{path} is not of an archive: its parts are no subtrees")
     if found.checkpoint is not None:
-        with suppress(ValueError, IndexError):
-            checkpoint_root(found.checkpoint)
-            if checkpoint_size(found.checkpoint) <= found.end:
+        with suppress(NotANote):
+            if checkpoint_in(found.checkpoint).size <= found.end:
                 return found
         raise ArchiveRefused(f"{path} is not of an archive: its checkpoint cannot be read")
     return found
@@ -419,14 +416,9 @@ def _row(row: Sequence[Any]) -> Row:
 def _leaf(row: Sequence[Any]) -> bytes:
     """As `infra.proof.leaves.leaf` has it, without the way by UUIDs and times."""
     times = (row[5] - _SINCE_1970, row[6] - _SINCE_1970)
-    return b"".join(
-        (
-            _FIXED.pack(LAYOUT, *row[:5], *times, *row[7:9]),
-            *(
-                _NULL if value is None else _LENGTH.pack(len(value)) + value
-                for value in (v.encode() if isinstance(v, str) else v for v in row[9:])
-            ),
-        )
+    return packed(
+        (*row[:5], *times, *row[7:9]),
+        [one.encode() if isinstance(one, str) else one for one in row[9:]],
     )
 
 
@@ -440,13 +432,5 @@ def _alone(folder: Path) -> Iterator[None]:
         raise ArchiveRefused(f"another process archives into {folder} just now") from None
     else:
         yield
-    finally:
-        os.close(descriptor)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
     finally:
         os.close(descriptor)

@@ -18,7 +18,7 @@ from uuid import UUID
 
 import structlog
 
-from infra.master_keys import settle
+from infra.durable import settle
 
 log = structlog.get_logger(__name__)
 
@@ -42,7 +42,19 @@ class ErasureFile:
 
     def append(self, entries: Iterable[Entry]) -> None:
         """Adds lines and waits until they are on disk. Raises `OSError`."""
-        lines = "".join(_line(entry) for entry in entries).encode()
+        self._add("".join(_line(entry) for entry in entries).encode())
+
+    def take_over(self, source: Path) -> int:
+        """Adds the lines of another such file that this one lacks; how many. Raises `OSError`.
+
+        What is here stays, in its order: an older file brings nobody back.
+        """
+        known = set(self.path.read_bytes().splitlines()) if self.path.exists() else set()
+        lacking = [line for line in source.read_bytes().splitlines() if line not in known]
+        self._add(b"".join(line + b"\n" for line in lacking))
+        return len(lacking)
+
+    def _add(self, lines: bytes) -> None:
         if not lines:
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)

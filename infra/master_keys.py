@@ -15,6 +15,8 @@ from uuid import UUID
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from infra.durable import settle
+
 KEY = 32
 NONCE = 12
 
@@ -86,12 +88,3 @@ def read_or_make_secret(path: Path, size: int = KEY) -> bytes:
     if len(secret) != size:
         raise ValueError(f"{path.name} must hold {size} bytes")
     return secret
-
-
-def settle(folder: Path) -> None:
-    """Have the names in the folder outlive a loss of power."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

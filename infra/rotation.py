@@ -16,6 +16,7 @@ from typing import Final
 import psycopg2
 
 from infra.crashpoints import reach
+from infra.durable import settle
 from infra.master_keys import (
     KEY,
     MasterKey,
@@ -23,7 +24,6 @@ from infra.master_keys import (
     former_of,
     new_of,
     read_or_make_secret,
-    settle,
 )
 from infra.postgres import Pool
 from infra.vault import WrongMasterKey

@@ -11,8 +11,8 @@ import struct
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-from infra.proof.leaves import COLUMNS
-from infra.proof.tree import EMPTY_ROOT, leaf_hash, node_hash
+from infra.proof.leaves import COLUMNS, LAYOUT
+from infra.proof.tree import leaf_hash
 
 FIXED: Final = 132
 """Bytes of a row up to the end of its ninth field."""
@@ -24,6 +24,7 @@ _LENGTH: Final = struct.Struct(">i")
 _ROW: Final = struct.Struct(">hiqi16siiihi16siqiqi16si16s")
 _LENGTHS: Final = (15, 8, 16, 4, 2, 16, 8, 8, 16, 16)
 _PIECE: Final = 262_144
+_LAYOUT: Final = bytes([LAYOUT])
 
 
 class Malformed(Exception):
@@ -173,7 +174,7 @@ def leaf(buffer: bytes, at: int, end: int) -> bytes:
     """The leaf of the row that lies from `at` to `end`."""
     return b"".join(
         (
-            b"\x01",
+            _LAYOUT,
             buffer[at + 6 : at + 14],
             buffer[at + 18 : at + 34],
             buffer[at + 38 : at + 42],
@@ -185,35 +186,6 @@ def leaf(buffer: bytes, at: int, end: int) -> bytes:
             buffer[at + 116 : end],
         )
     )
-
-
-class Frontier:
-    """The root of a tree to which hashes are added one by one; of the rest, nothing is kept.
-
-    Roots of complete trees of one height may be added as well: the root is that of all their
-    leaves.
-    """
-
-    def __init__(self) -> None:
-        self.size = 0
-        self._complete: list[bytes] = []
-
-    def add(self, hashed: bytes) -> None:
-        self.size += 1
-        size = self.size
-        while size % 2 == 0:
-            hashed = node_hash(self._complete.pop(), hashed)
-            size //= 2
-        self._complete.append(hashed)
-
-    def root(self) -> bytes:
-        """Of what was added so far."""
-        if not self._complete:
-            return EMPTY_ROOT
-        *before, root = self._complete
-        for left in reversed(before):
-            root = node_hash(left, root)
-        return root
 
 
 def _end(buffer: bytes, at: int, fields: int) -> int | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 from collections.abc import Callable, Iterator
 from datetime import datetime
@@ -13,9 +12,11 @@ from uuid import UUID
 import msgspec
 from msgspec import Meta, Struct, field
 
-from infra.backup.copied import EventRows, Frontier, Malformed, Rows
+from infra.backup.copied import EventRows, Malformed, Rows
 from infra.backup.tables import CARRIED, EVENTS
 from infra.proof.leaves import COLUMNS
+from infra.proof.notes import NotANote, checkpoint_in
+from infra.proof.tree import Frontier
 
 MANIFEST: Final = "manifest.json"
 KIND: Final = "crm-ledger backup"
@@ -189,7 +190,7 @@ class Watched(Frontier):
     def of(cls, manifest: Manifest) -> Watched:
         """At its checkpoint."""
         text = manifest.checkpoint
-        return cls(None if text is None else checkpoint_size(text))
+        return cls(None if text is None else checkpoint_in(text).size)
 
     def __init__(self, size: int | None) -> None:
         super().__init__()
@@ -209,18 +210,8 @@ def demand_roots(manifest: Manifest, tree: Watched) -> None:
         raise NotWhole(f"there are {tree.size:,} events, the manifest says {manifest.position:,}")
     if tree.root().hex() != manifest.root:
         raise NotWhole("the events are not those that were backed up")
-    if manifest.checkpoint is not None and tree.found != checkpoint_root(manifest.checkpoint):
+    if manifest.checkpoint is not None and tree.found != checkpoint_in(manifest.checkpoint).root:
         raise NotWhole("the events are not those of the signed checkpoint in the manifest")
-
-
-def checkpoint_size(text: str) -> int:
-    """Of a checkpoint in the notation of C2SP's tlog-checkpoint. Raises ValueError, IndexError."""
-    return int(text.split("\n")[1])
-
-
-def checkpoint_root(text: str) -> bytes:
-    """Of the same. Raises ValueError and IndexError."""
-    return base64.b64decode(text.split("\n")[2], validate=True)
 
 
 def pieces(stream: Any) -> Iterator[bytes]:
@@ -281,9 +272,8 @@ def _blockwise(files: list[File], position: int, block: int) -> bool:
 
 def _strange_checkpoint(text: str, position: int) -> str | None:
     try:
-        if not 0 <= checkpoint_size(text) <= position:
+        if checkpoint_in(text).size > position:
             return "its checkpoint is of a longer log"
-        checkpoint_root(text)
-    except (IndexError, ValueError):
+    except NotANote:
         return "its checkpoint cannot be read"
     return None

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -12,8 +10,6 @@ from typing import Any, Final, TypeAlias
 from uuid import UUID
 
 import psycopg2
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from psycopg2.errors import QueryCanceled
 from psycopg2.extensions import cursor as Cursor  # noqa: N812  (it is a class)
 
@@ -33,11 +29,11 @@ from infra.backup.manifest import (
 )
 from infra.backup.tables import EVENTS, SCHEMAS, in_vault
 from infra.backup.writing import applied, columns, select_events
+from infra.erasure_file import ErasureFile
 from infra.migrations import migrations
 from infra.postgres import Connection, quote
 from infra.vault import WrongMasterKey
 
-_NONCE: Final = 12
 _HOLDS: Final = {"log": (EVENTS, "log.receipts"), "vault": ("vault.keys", "vault.erasures")}
 """Tables with anything in which a schema is not empty. Others may hold rows from migrations."""
 
@@ -154,7 +150,7 @@ def restore(
         demand_sound(cursor)
         _read_back(cursor, manifest, lambda done: told(manifest.position + done, twice))
         if manifest.erasures is not None:
-            merge_ledger(backup.path(manifest.erasures), ledger)
+            ErasureFile(ledger).take_over(backup.path(manifest.erasures))
         crashpoints.reach("restore.before_commit")
     return Restored(manifest.position, epoch, rows, keys)
 
@@ -189,35 +185,6 @@ def demand_sound(cursor: Cursor) -> None:
     )
     for (stream,) in cursor.fetchall():
         raise LogDamaged(f"the versions of stream {stream} do not run from 1 without a gap")
-
-
-def merge_ledger(source: Path, ledger: Path) -> int:
-    """Adds the lines of `source` to the ledger of erasures that it lacks; gives how many.
-
-    What the ledger holds stays, in its order: an older backup brings nobody back. Its last line,
-    if a crash cut it off, is ended first.
-    """
-    try:
-        there = ledger.read_bytes()
-    except FileNotFoundError:
-        there = b""
-    known = set(there.splitlines())
-    lacking = [line for line in source.read_bytes().splitlines() if line not in known]
-    if not lacking:
-        return 0
-    ledger.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(ledger, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "ab") as file:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        if there and not there.endswith(b"\n"):
-            file.write(b"\n")
-        file.writelines(line + b"\n" for line in lacking)
-        file.flush()
-        os.fsync(file.fileno())
-    folder = os.open(ledger.parent, os.O_RDONLY)
-    os.fsync(folder)
-    os.close(folder)
-    return len(lacking)
 
 
 def _held(cursor: Cursor, schema: str) -> str | None:
@@ -373,12 +340,3 @@ def _demand_master_key(cursor: Cursor, fits: Fits | None) -> int:
                 " CRM_MASTER_KEY_FILE; nothing was restored"
             )
     return keys
-
-
-def opens(master_key: bytes, subject: UUID, wrapped: bytes) -> bool:
-    """Whether a person's key was wrapped with this master key."""
-    try:
-        AESGCM(master_key).decrypt(wrapped[:_NONCE], wrapped[_NONCE:], subject.bytes)
-    except (InvalidTag, ValueError):
-        return False
-    return True

@@ -12,7 +12,7 @@ import msgspec
 from psycopg2.extensions import cursor as Cursor  # noqa: N812  (it is a class)
 
 from infra import crashpoints
-from infra.backup.copied import EventRows, Frontier, Malformed, Rows
+from infra.backup.copied import EventRows, Malformed, Rows
 from infra.backup.manifest import (
     BLOCK,
     MANIFEST,
@@ -26,6 +26,7 @@ from infra.backup.manifest import (
 from infra.backup.tables import CARRIED, EVENTS, in_vault
 from infra.postgres import Connection, quote
 from infra.proof.leaves import COLUMNS
+from infra.proof.tree import Frontier
 
 
 def write(

@@ -176,6 +176,12 @@ def parse(note: str | bytes) -> Note:
     return Note(_checkpoint(text), text, tuple(map(_signature, _lines(signatures))))
 
 
+def checkpoint_in(note: str) -> Checkpoint:
+    """What a note says, whoever signed it. Raises `NotANote`."""
+    body, _, _ = note.partition("\n\n")
+    return _checkpoint(body + "\n")
+
+
 def _lines(signatures: str) -> list[str]:
     lines = signatures[:-1].split("\n")
     if len(lines) > _MOST_SIGNATURES:

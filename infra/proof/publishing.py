@@ -6,6 +6,7 @@ import os
 import re
 from pathlib import Path
 
+from infra.durable import settle
 from infra.proof.notes import MOST_BYTES, NotANote, parse
 
 LATEST = "latest"
@@ -53,8 +54,4 @@ class CheckpointFolder:
                 file.flush()
                 os.fsync(file.fileno())
             draft.replace(self.path / name)
-        folder = os.open(self.path, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        settle(self.path)

@@ -9,7 +9,6 @@ has looked.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from uuid import UUID
 from psycopg2 import Binary
 from psycopg2.extras import execute_values
 
+from infra.durable import settle
 from infra.postgres import Connection, Pool
 from infra.proof.leaves import POSITION_BYTES
 from infra.proof.notes import (
@@ -330,11 +330,7 @@ def _next(key_file: Path) -> Path:
 def _take_over(key_file: Path) -> None:
     """Puts the next key in place of the present one, which is gone then."""
     _next(key_file).replace(key_file)
-    folder = os.open(key_file.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    settle(key_file.parent)
 
 
 def begin_new_log(connection: Connection) -> UUID:

@@ -162,6 +162,35 @@ def _split(size: int) -> int:
     return 1 << ((size - 1).bit_length() - 1)
 
 
+class Frontier:
+    """The root of a tree to which hashes are added one by one; of the rest, nothing is kept.
+
+    Roots of complete trees of one height may be added as well: the root is that of all their
+    leaves.
+    """
+
+    def __init__(self) -> None:
+        self.size = 0
+        self._complete: list[bytes] = []
+
+    def add(self, hashed: bytes) -> None:
+        self.size += 1
+        size = self.size
+        while size % 2 == 0:
+            hashed = node_hash(self._complete.pop(), hashed)
+            size //= 2
+        self._complete.append(hashed)
+
+    def root(self) -> bytes:
+        """Of what was added so far."""
+        if not self._complete:
+            return EMPTY_ROOT
+        *before, root = self._complete
+        for left in reversed(before):
+            root = node_hash(left, root)
+        return root
+
+
 class Growth:
     """Tiles at the growing edge of a tree: takes leaf hashes, gives the tiles they change.
 

@@ -27,11 +27,12 @@ from rich.console import Console
 from domain.values import CustomerKind
 from infra.backup import restoring
 from infra.backup.manifest import Backup, LogDamaged, NotEmpty, NotWhole, OtherSchema
-from infra.backup.restoring import numbers, opens, restore
+from infra.backup.restoring import numbers, restore
 from infra.backup.tables import CARRIED, EVENTS, MADE_ANEW, SCHEMAS
 from infra.backup.writing import write
 from infra.commands import Request
 from infra.embedded import EmbeddedPostgres
+from infra.master_keys import MasterKey
 from infra.migrations import LOG_SCHEMAS, migrate, migrations
 from infra.postgres import connect
 from infra.proof.leaves import COLUMNS
@@ -756,7 +757,9 @@ def restore_apart(folder: Path, urls: list[str], master_key: bytes) -> int:
             log,
             Backup(folder),
             folder.parent / "none",
-            fits=lambda subject, wrapped: opens(master_key, subject, wrapped),
+            fits=lambda subject, wrapped: (
+                MasterKey(master_key).unwrap(subject, wrapped) is not None
+            ),
             vault=vault,
         ).keys
 

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infra.backup.copied import EventRows, Frontier, Malformed, Rows, variable
+from infra.backup.copied import EventRows, Malformed, Rows, variable
 from infra.proof.leaves import Row, leaf
-from infra.proof.tree import leaf_hash, root_of
+from infra.proof.tree import Frontier, leaf_hash, root_of
 
 START = datetime(2000, 1, 1, tzinfo=UTC)
 HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
