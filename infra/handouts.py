@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import getpass
+import os
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
@@ -19,6 +21,14 @@ class Handout:
     what: str
     personal: bool
     """Whether personal text was in it in the clear."""
+
+
+def at_the_machine() -> str:
+    """The actor of a handout by a command: the login that runs this program."""
+    try:
+        return f"terminal:{getpass.getuser()}"
+    except (KeyError, OSError):  # a number without a name, as in a container
+        return f"terminal:{os.getuid()}"
 
 
 def record(

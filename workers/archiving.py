@@ -4,19 +4,15 @@ from __future__ import annotations
 
 from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import Final
 
 from rich.console import Console
 
 from infra.archive import Archive, ArchiveRefused, extend
 from infra.postgres import connect
 from infra.settings import Settings
-from workers.loop import Signals
-from workers.progress import progress
+from workers.loop import DONE, INTERRUPTED, Signals
+from workers.progress import progress, terminal
 from workers.wiring import databases
-
-DONE: Final = 0
-INTERRUPTED: Final = 130
 
 
 def run_archive(
@@ -27,7 +23,7 @@ def run_archive(
     130: stopped by SIGINT or SIGTERM; the next run goes on. Raises ArchiveRefused and what the
     database raises.
     """
-    console = console or _console()
+    console = console or terminal()
     try:
         with ExitStack() as stack:
             stack.enter_context(Signals())
@@ -55,7 +51,7 @@ def run_check(folder: Path, *, console: Console | None = None) -> int:
 
     Raises ArchiveRefused.
     """
-    console = console or _console()
+    console = console or terminal()
     archive = Archive(folder)
     try:
         with Signals(), progress(console, "events read", archive.end) as told:
@@ -68,7 +64,3 @@ def run_check(folder: Path, *, console: Console | None = None) -> int:
     if archive.contents.checkpoint is not None:
         console.print(f"It is what this checkpoint says:\n{archive.contents.checkpoint}")
     return DONE
-
-
-def _console() -> Console:
-    return Console(stderr=True, highlight=False, soft_wrap=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
-from typing import Final
 
 from rich.console import Console
 
@@ -18,24 +17,21 @@ from infra.backup.restoring import (
     demand_sound,
     is_empty,
     numbers,
-    opens,
     restore,
 )
 from infra.backup.writing import write
 from infra.cluster import LOGIN, make_data_dir
 from infra.embedded import EmbeddedPostgres
+from infra.master_keys import MasterKey, beside
 from infra.migrations import migrate
 from infra.postgres import Connection, connect
 from infra.settings import Settings
 from infra.vault import WrongMasterKey
 from workers.examining import read_models
 from workers.exporting.folder import new_folder
-from workers.loop import Signals
-from workers.progress import progress
+from workers.loop import DONE, INTERRUPTED, Signals
+from workers.progress import progress, terminal
 from workers.wiring import databases, models_of, signing_key_file
-
-DONE: Final = 0
-INTERRUPTED: Final = 130
 
 
 def run_backup(settings: Settings, folder: Path, *, console: Console | None = None) -> int:
@@ -44,7 +40,7 @@ def run_backup(settings: Settings, folder: Path, *, console: Console | None = No
     130: stopped by SIGINT or SIGTERM. Whatever ends it early, ``folder`` is as it was. Raises
     BackupRefused, InTheWay and what the database raises.
     """
-    console = console or _console()
+    console = console or terminal()
     _demand_data(settings)
     try:
         with ExitStack() as stack:
@@ -55,12 +51,11 @@ def run_backup(settings: Settings, folder: Path, *, console: Console | None = No
             new.chmod(0o700)
             addresses = stack.enter_context(databases(settings, administering=False))
             connection = stack.enter_context(closing(_reader(addresses.log)))
-            elsewhere = vault_url(settings)
-            vault = elsewhere and stack.enter_context(closing(_reader(elsewhere)))
+            vault = None
+            if addresses.vault is not None:
+                vault = stack.enter_context(closing(_reader(addresses.vault)))
             told = stack.enter_context(progress(console, "events written", None))
-            manifest = write(
-                connection, new, settings.erasures_file, vault=vault or None, told=told
-            )
+            manifest = write(connection, new, settings.erasures_file, vault=vault, told=told)
     except KeyboardInterrupt:
         return INTERRUPTED
     size = sum(file.bytes for _, file in Backup(folder).files())
@@ -69,7 +64,7 @@ def run_backup(settings: Settings, folder: Path, *, console: Console | None = No
         "Not in it, and to be kept apart from it:"
         f" {settings.master_key_file} (without it personal text is lost),"
         f" {signing_key_file(settings)} (without it commands that are sent again are not recognised"
-        f" but refused) and {settings.data_dir / 'seal.key'}, as far as they are there."
+        f" but refused) and {settings.seal_key_file}, as far as they are there."
     )
     return DONE
 
@@ -79,7 +74,7 @@ def run_check(folder: Path, *, console: Console | None = None) -> int:
 
     Raises BackupRefused.
     """
-    console = console or _console()
+    console = console or terminal()
     backup = Backup(folder)
     try:
         with Signals():
@@ -98,7 +93,7 @@ def run_restore(settings: Settings, folder: Path, *, console: Console | None = N
     In one transaction: whatever ends it early, nothing was restored, and it can be run again.
     Raises BackupRefused, WrongMasterKey, and what the database raises.
     """
-    console = console or _console()
+    console = console or terminal()
     backup = Backup(folder)
     through = numbers(backup.manifest)
     try:
@@ -142,7 +137,7 @@ def run_adopt(settings: Settings, *, console: Console | None = None) -> int:
     the way out, whether they went further or not. Raises BackupRefused and what the database
     raises.
     """
-    console = console or _console()
+    console = console or terminal()
     _demand_data(settings)
     with (
         databases(settings, administering=False) as addresses,
@@ -207,19 +202,17 @@ def _demand_data(settings: Settings) -> None:
 
 def _fitting(settings: Settings) -> Fits | None:
     """By the master keys that lie here: that in force, the next and the former one."""
-    keys = []
-    for name in ("", ".new", ".former"):
-        path = settings.master_key_file
-        path = path.with_name(path.name + name)
-        try:
-            keys.append(path.read_bytes())
-        except FileNotFoundError:
-            continue
-        except OSError as error:
-            raise WrongMasterKey(f"{path} cannot be read: {error.strerror}") from None
-    if not keys:
+    try:
+        masters = [MasterKey(key) for key in beside(settings.master_key_file)]
+    except OSError as error:
+        raise WrongMasterKey(
+            f"{settings.master_key_file} cannot be read: {error.strerror}"
+        ) from None
+    if not masters:
         return None
-    return lambda subject, wrapped: any(opens(key, subject, wrapped) for key in keys)
+    return lambda subject, wrapped: any(
+        master.unwrap(subject, wrapped) is not None for master in masters
+    )
 
 
 def _tell(settings: Settings, console: Console, manifest: Manifest, restored: Restored) -> None:
@@ -264,7 +257,3 @@ def _told(manifest: Manifest) -> str:
         f"{manifest.position:,} events as at {manifest.recorded_at:%Y-%m-%d %H:%M:%S} UTC, backed"
         f" up {manifest.made_at:%Y-%m-%d %H:%M} UTC; their Merkle root is the manifest's{signed}."
     )
-
-
-def _console() -> Console:
-    return Console(stderr=True, highlight=False, soft_wrap=True)

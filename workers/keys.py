@@ -12,7 +12,7 @@ from infra.postgres import Pool
 from infra.rotation import rotate
 from infra.settings import Settings
 from infra.vault import WrongMasterKey, open_vault
-from workers.progress import progress
+from workers.progress import progress, terminal
 from workers.wiring import databases
 
 
@@ -34,7 +34,7 @@ def rotate_keys(
 ) -> str:
     """Rotates the master key; gives what was done. Raises `WrongMasterKey`, and what keeps the
     database or the files from being used."""
-    console = console or Console(stderr=True, highlight=False, soft_wrap=True)
+    console = console or terminal()
     path = settings.master_key_file
     make_data_dir(settings.data_dir)
     with ExitStack() as stack:

@@ -12,6 +12,10 @@ import structlog
 
 log = structlog.get_logger(__name__)
 
+DONE = 0
+INTERRUPTED = 130
+"""Exit codes of commands: all was done; SIGINT or SIGTERM ended it early."""
+
 LONGEST_PAUSE = 30.0
 """Seconds between tries when a step keeps failing."""
 

@@ -14,6 +14,11 @@ TELL_EVERY: Final = 5.0
 """Seconds between two plain lines."""
 
 
+def terminal() -> Console:
+    """Where commands say how far they are and what came of it, beside their output."""
+    return Console(stderr=True, highlight=False, soft_wrap=True)
+
+
 class Told:
     """Hears how many are done of `total` (None: not known yet)."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import os
 import sys
 from collections.abc import Iterator
@@ -10,7 +9,7 @@ from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, BinaryIO, Final, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 from uuid import UUID
 
 import orjson
@@ -21,7 +20,7 @@ from rich.console import Console
 from api.audit import Handouts
 from api.reflected import followed
 from api.schemas.audit import DifferenceParameters, EventsParameters, StateParameters
-from infra.handouts import Replayed
+from infra.handouts import Replayed, at_the_machine
 from infra.history import answers, states, tracing
 from infra.history.lines import Lines
 from infra.history.reading import Reading, span
@@ -30,11 +29,8 @@ from infra.postgres import Pool
 from infra.settings import Settings
 from infra.vault import erased_among, open_vault
 from workers import showing
-from workers.loop import Signals
+from workers.loop import DONE, INTERRUPTED, Signals
 from workers.wiring import Databases, databases, models_of
-
-DONE: Final = 0
-INTERRUPTED: Final = 130
 
 
 class ReplayRefused(Exception):
@@ -262,7 +258,7 @@ class _Replay:
         return found
 
     def _handouts(self, through: int) -> Handouts:
-        return Handouts(self._told, f"terminal:{_user()}", through)
+        return Handouts(self._told, at_the_machine(), through)
 
     def _reader(self, url: str, schema: str, stack: ExitStack, read_only: str = "on") -> Pool:
         pool = Pool(
@@ -303,13 +299,6 @@ class _Replay:
                 return set()
 
         return Marked(erased)
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # without a name
-        return str(os.getuid())
 
 
 @contextmanager

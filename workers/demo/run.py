@@ -27,12 +27,11 @@ from workers.demo.rates import stage_rates
 from workers.demo.rehearsal import rehearsed
 from workers.demo.script import DAYS, Line, Script
 from workers.demo.teams import stage_teams
-from workers.loop import Signals
-from workers.progress import progress
+from workers.loop import INTERRUPTED, Signals
+from workers.progress import progress, terminal
 from workers.steps import LogUnreachable, Step, Steps, computed_id
 from workers.wiring import Ledger, databases, ledger, now
 
-INTERRUPTED: Final = 130
 _TELL_EVERY: Final = 50
 _FIRST_YEAR: Final = 1903
 
@@ -192,7 +191,7 @@ def run_demo(
 
     0: it is there. 1: the log could not be reached. 2: it cannot be made as asked. 130: stopped.
     """
-    console = console or Console(stderr=True, highlight=False, soft_wrap=True)
+    console = console or terminal()
     with ExitStack() as stack:
         signals = stack.enter_context(Signals())
         try:

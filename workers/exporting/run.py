@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from datetime import datetime
@@ -16,18 +14,16 @@ from rich.console import Console
 from domain.definitions import Definitions
 from infra import handouts
 from infra.definitions import load as load_definitions
+from infra.handouts import at_the_machine
 from infra.postgres import connect
 from infra.settings import Settings
 from projections.catalogue import projections
 from projections.snapshot import BiView, Snapshot, snapshot
 from workers.exporting.files import FILES, Row, as_text, checksum
 from workers.exporting.folder import new_folder, write_manifest
-from workers.loop import Signals
-from workers.progress import progress
+from workers.loop import DONE, INTERRUPTED, Signals
+from workers.progress import progress, terminal
 from workers.wiring import databases, now
-
-DONE: Final = 0
-INTERRUPTED: Final = 130
 
 FORMATS: Final = tuple(FILES)
 
@@ -55,7 +51,7 @@ def run_export(
     were apart. 130: stopped by SIGINT or SIGTERM. Whatever ends it early, `folder` is as it was.
     Raises InTheWay, UnknownTable, NotBuilt, and what the database raises.
     """
-    console = console or Console(stderr=True, highlight=False, soft_wrap=True)
+    console = console or terminal()
     definitions = load_definitions(settings.definitions_file)
     models = projections(definitions)
     try:
@@ -89,21 +85,13 @@ def _note(url: str, manifest: Mapping[str, Any]) -> None:
     ) as connection:
         handouts.record(
             connection,
-            actor=_login(),
+            actor=at_the_machine(),
             kind="export",
             position=manifest["position"],
             what=", ".join(manifest["tables"]),
             personal=False,
         )
         connection.commit()
-
-
-def _login() -> str:
-    """Who runs this, at the machine."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a number without a name, as in a container
-        return f"user {os.getuid()}"
 
 
 class _Export:

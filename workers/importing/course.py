@@ -23,21 +23,16 @@ from infra.settings import Settings
 from workers.importing.mapping import MappingError
 from workers.importing.records import FileError
 from workers.importing.report import Report
-from workers.loop import Signals
+from workers.loop import INTERRUPTED, Signals
 from workers.steps import LogUnreachable
 from workers.wiring import Ledger, databases, ledger
 
 ALL_IN: Final = 0
 SOME_NOT: Final = 1
 USAGE: Final = 2
-INTERRUPTED: Final = 130
 
 R = TypeVar("R")
 Stopped = Callable[[], bool]
-
-
-def terminal() -> Console:
-    return Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 def carry_out(

@@ -16,7 +16,6 @@ from workers.importing.course import (
     carry_out,
     exit_code,
     summarise,
-    terminal,
     unreachable,
 )
 from workers.importing.fact_loader import FactLoader
@@ -41,7 +40,7 @@ from workers.importing.mapping import load_mapping
 from workers.importing.records import Table
 from workers.importing.report import Report
 from workers.importing.work import Work
-from workers.progress import progress
+from workers.progress import progress, terminal
 from workers.steps import LogUnreachable, Step, Steps
 from workers.wiring import Ledger, now
 

@@ -15,7 +15,6 @@ from workers.importing.course import (
     carry_out,
     exit_code,
     summarise,
-    terminal,
     unreachable,
     usage,
 )
@@ -28,7 +27,7 @@ from workers.importing.records import FileError, Table
 from workers.importing.report import Report
 from workers.importing.survey import Survey, survey
 from workers.importing.work import Work
-from workers.progress import progress
+from workers.progress import progress, terminal
 from workers.steps import LogUnreachable, Steps
 from workers.wiring import Ledger, now
 

@@ -18,7 +18,8 @@ from rich.console import Console
 from domain.values import ExternalId, stream_id
 from tests.integration.workers.conftest import Installation
 from workers.importing import run_orders
-from workers.importing.course import ALL_IN, INTERRUPTED, SOME_NOT, USAGE
+from workers.importing.course import ALL_IN, SOME_NOT, USAGE
+from workers.loop import INTERRUPTED
 
 pytestmark = pytest.mark.database
 
