@@ -91,8 +91,16 @@ def _unused(home: Path, patience: float = 0) -> bool:
 
 @pytest.fixture(scope="session")
 def server(request: pytest.FixtureRequest) -> Iterator[EmbeddedPostgres]:
-    """The suite's PostgreSQL server."""
+    """The suite's PostgreSQL server. It does not wait for the disk: what a killed server wrote is
+    with the kernel, and power is not cut here. Tests of crashes have servers of their own, as the
+    product starts them."""
     with EmbeddedPostgres(request.config.stash[_directory]) as server:
+        connection = connect(server.admin_url, autocommit=True)
+        with connection.cursor() as cursor:
+            cursor.execute("ALTER SYSTEM SET fsync = off")
+            cursor.execute("ALTER SYSTEM SET full_page_writes = off")
+            cursor.execute("SELECT pg_reload_conf()")
+        connection.close()
         yield server
 
 
