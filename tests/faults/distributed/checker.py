@@ -17,7 +17,7 @@ from infra.postgres import Pool, connect, quote
 from projections.catalogue import PROJECTIONS
 from projections.projection import Projection
 from projections.projector import Projector
-from tests.faults.distributed.deployment import Deployment
+from tests.faults.distributed.deployment import Deployment, wait_until
 from tests.faults.distributed.load import Asked, Caller, ask
 
 PATIENCE = 120.0
@@ -33,14 +33,18 @@ class Checker:
         self._journal = deployment.journal
         self._query = deployment.database.query
 
-    def everything(self, random: Random, parked: Iterable[UUID] = ()) -> None:
-        """`parked`: keys whose events cannot be applied, and which therefore must wait."""
+    def everything(
+        self, random: Random, parked: Iterable[UUID] = (), changed: int | None = None
+    ) -> None:
+        """`parked`: keys whose events cannot be applied, and which therefore must wait. `changed`:
+        the position of a sealed event that is not what it was."""
         self.log()
         self.commands()
         self.answers_repeat(random)
         self.caught_up()
         self.parked(set(parked))
         self.read_models()
+        self.sealed(changed)
         if not parked:
             self.doctor()
 
@@ -161,6 +165,14 @@ class Checker:
         """Every table is what a pure fold of the log gives."""
         for name in self._deployment.models:
             self._compare(self._deployment.projection(name))
+
+    def sealed(self, changed: int | None = None) -> None:
+        """The log is sealed to its end, and is what was signed, but for the event at `changed`."""
+        end = self._deployment.end()
+        wait_until(lambda: self._deployment.sealed() >= end, what=f"sealing up to {end}")
+        code, said = self._deployment.crm("verify")
+        assert code == (changed is not None), said
+        assert changed is None or f"{changed:,}" in said, said
 
     def doctor(self) -> None:
         """Finds nothing, but that read models are empty which nobody fills here."""

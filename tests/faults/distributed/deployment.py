@@ -30,10 +30,13 @@ from tests.faults.proxy import Proxy
 
 MODELS = ("customers", "funnel", "lifecycle", "attribution")
 LEASE = 2
+SEAL = 2
+"""Seconds between two checkpoints."""
 
 
 class Deployment:
-    """PostgreSQL, Kafka, API processes, relays, and projector workers for some read models.
+    """PostgreSQL, Kafka, API processes, relays, a sealer, and projector workers for some read
+    models.
 
     Started and, whatever happened to it, ended as a context manager. Nothing else uses its
     servers, so that each can be made to fail.
@@ -62,6 +65,7 @@ class Deployment:
         self.logs.mkdir()
         self.apis: list[Process] = []
         self.relays: list[Process] = []
+        self.sealers: list[Process] = []
         self.projectors: dict[str, list[Process]] = {}
         self._ports = [free_port() for _ in range(apis)]
         self._metrics_ports = [free_port() for _ in range(relays)]
@@ -106,7 +110,7 @@ class Deployment:
 
     @property
     def processes(self) -> list[Process]:
-        return [*self.apis, *self.relays, *self.workers]
+        return [*self.apis, *self.relays, *self.sealers, *self.workers]
 
     @property
     def workers(self) -> list[Process]:
@@ -135,6 +139,7 @@ class Deployment:
             "CRM_KAFKA_BOOTSTRAP": f"127.0.0.1:{self.way.port}",
             "CRM_KAFKA_TOPIC": self.topic,
             "CRM_LEASE_SECONDS": LEASE,
+            "CRM_SEAL_SECONDS": SEAL,
             "CRM_LOG_FORMAT": "json",
         } | {f"CRM_{name}": value for name, value in settings.items()}
         return others | {name: str(value) for name, value in own.items()}
@@ -221,6 +226,10 @@ class Deployment:
         """The position of the log's last event."""
         return int(self.database.value("SELECT position FROM log.head"))
 
+    def sealed(self) -> int:
+        """The size of the newest checkpoint."""
+        return int(self.database.value("SELECT coalesce(max(size), 0) FROM log.checkpoint"))
+
     def published(self) -> int:
         """The relay's cursor: every event up to here was acknowledged by Kafka."""
         return int(self.database.value("SELECT coalesce(position, 0) FROM log.relay"))
@@ -259,6 +268,7 @@ class Deployment:
             name = f"relay-{number + 1}"
             settings = self.environment(INSTANCE=name, METRICS_PORT=port)
             self.relays.append(Process(name, ["relay"], settings, self.logs))
+        self.sealers.append(Process("sealer", ["seal"], self.environment(), self.logs))
         for model in self.models:
             for _ in range(self._projectors):
                 self.joins(model)

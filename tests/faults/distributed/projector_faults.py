@@ -87,7 +87,7 @@ def slower_than_the_deadline(trial: Trial) -> None:
 
 def poison_event(trial: Trial) -> None:
     """An event in the log that does not fit its class parks its key; the rest flows. When the log
-    is mended, a rebuild brings the key back."""
+    is mended, a rebuild brings the key back, and the proof tells that it was mended."""
     deployment = trial.deployment
     query = deployment.database.query
     with trial.load() as load:
@@ -114,7 +114,8 @@ def poison_event(trial: Trial) -> None:
     for model in deployment.models:
         code, said = deployment.crm("rebuild", model)
         assert code == 0, said
-    trial.check()
+    trial.check(changed=bad)
+    trial.spoils()
 
 
 def _append(trial: Trial, customer: UUID, state: bytes | None) -> int:

@@ -7,7 +7,7 @@ from tests.faults.distributed.trial import Trial
 
 
 def behind_the_read_models(trial: Trial) -> None:
-    """Relays and workers refuse to go on, and name the way out; by it all is well again."""
+    """Relays, sealer and workers refuse to go on, and name the way out; by it all is well again."""
     deployment = trial.deployment
     backup = deployment.directory / "log.dump"
     for number in trial.times(2):
@@ -32,6 +32,9 @@ def behind_the_read_models(trial: Trial) -> None:
                     load.answered(20)
         _refused_with_the_way_out(trial, by_workers=not number)
         code, said = deployment.crm("relay", "--from", "0")
+        assert code == 0, said
+        owner = deployment.database.admin_url
+        code, said = deployment.crm("seal", "--new-log", DATABASE_URL=owner)
         assert code == 0, said
         for worker in deployment.workers:
             if worker.alive:
@@ -63,6 +66,9 @@ def _refused_with_the_way_out(trial: Trial, *, by_workers: bool) -> None:
         assert "crm relay --from" in relay.text, relay.text
     for worker in deployment.workers:
         worker.start()
+    code, said = deployment.crm("seal", "--once")
+    assert code == 1, said
+    assert "crm seal --new-log" in said, said
     if by_workers:
         for worker in deployment.workers:
             code = worker.ended()

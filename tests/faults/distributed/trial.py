@@ -88,10 +88,12 @@ class Trial:
             deployment.heal()
         load.settle()
 
-    def check(self, parked: Iterable[UUID] = ()) -> None:
+    def check(self, parked: Iterable[UUID] = (), changed: int | None = None) -> None:
+        """`parked`: keys whose events cannot be applied; `changed`: where a sealed event is not
+        what it was."""
         checker = Checker(self.deployment)
         self.outcome.lost += checker.lost()
-        checker.everything(self.random, parked)
+        checker.everything(self.random, parked, changed)
 
     def check_log(self) -> None:
         """As `check`, where the read models cannot go on."""
