@@ -44,8 +44,15 @@ class Metrics:
             registry=self._registry,
         )
         self._children: dict[tuple[str, str, int], Histogram] = {}
-        self._head = Gauge("log_position", "Position of the last event.", registry=None)
-        self._head_known = False
+        self._log = {
+            name: Gauge(name, text, registry=None)
+            for name, text in (
+                ("log_position", "Position of the last event."),
+                ("seal_position", "Position of the log up to which events are sealed."),
+                ("seal_lag_events", "Events after the newest checkpoint."),
+            )
+        }
+        self._log_known = False
         self._position = Gauge(
             "projection_position",
             "Position of the log up to which a partition's events are applied.",
@@ -70,17 +77,20 @@ class Metrics:
     def observe_log(
         self,
         head: int,
+        sealed: int,
         partitions: Mapping[str, Mapping[int, int]],
         parked: Mapping[str, int],
     ) -> None:
-        """The end of the log and, by projection, its partitions' positions and parked keys.
+        """The end of the log, up to where it is sealed and, by projection, its partitions'
+        positions and parked keys.
 
         None of them is exported before the first call.
         """
-        self._head.set(head)
-        if not self._head_known:
-            self._registry.register(self._head)
-            self._head_known = True
+        for name, value in zip(self._log, (head, sealed, max(0, head - sealed)), strict=True):
+            self._log[name].set(value)
+            if not self._log_known:
+                self._registry.register(self._log[name])
+        self._log_known = True
         for name, positions in partitions.items():
             for partition, position in positions.items():
                 self._position.labels(name, partition).set(position)

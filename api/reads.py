@@ -30,6 +30,7 @@ from api.reflected import (
 )
 from infra.eventstore.feed import Head, PartitionKeys
 from infra.postgres import Pool
+from infra.proof.stored import Stored
 from projections.reading import Connection, Moment
 
 T = TypeVar("T")
@@ -71,6 +72,8 @@ class State:
     """How far the projections are, by name: for /health/ready and /metrics."""
 
     head: int
+    sealed: int
+    """Up to where events are sealed."""
     partitions: Mapping[str, Partitions]
     parked: Mapping[str, int]
     strangers: Mapping[str, str]
@@ -224,6 +227,11 @@ class Reads:
             cursor.execute("SELECT position, store_epoch FROM head")
             return Head(*(cursor.fetchone() or ()))
 
+    def _sealed(self) -> int:
+        with self._log_pool.connection() as connection:
+            newest = Stored(connection).newest()
+            return 0 if newest is None else newest.size
+
     def _state(self) -> State:
         ids = list(self._models.values())
         with self._pool.connection() as connection:
@@ -234,6 +242,7 @@ class Reads:
             }
         return State(
             self._head().position,
+            self._sealed(),
             {name: found[id_] for name, id_ in self._models.items()},
             parked,
             {name: strange[id_] for name, id_ in self._models.items() if id_ in strange},

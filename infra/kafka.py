@@ -34,6 +34,10 @@ WATERMARK = "crm.log.watermark"
 """Type of the records that hold no event: every event of this partition up to the record's
 position lies before it."""
 
+CHECKPOINTS = ".checkpoints"
+"""What the name of the topic of checkpoints adds to that of the log."""
+CHECKPOINT_CONTENT = "text/plain; charset=utf-8"
+
 OUTGOING_COLUMNS = """position, stream_id::text, version, topic, partition_key::text,
     occurred_at::text, recorded_at::text, (extract(epoch FROM recorded_at) * 1000)::bigint,
     actor, command_id::text, correlation_id::text, causation_id::text, reason, traceparent,
@@ -495,7 +499,7 @@ def ensure_checkpoints(settings: Settings) -> str:
 
     Gives its name. Raises `KafkaUnavailable`.
     """
-    name = f"{settings.kafka_topic}.checkpoints"
+    name = settings.kafka_topic + CHECKPOINTS
     topic = NewTopic(
         name=name,
         num_partitions=1,

@@ -15,6 +15,7 @@ import structlog
 from infra import tracing
 from infra.embedded import EmbeddedPostgres
 from infra.kafka import (
+    CHECKPOINT_CONTENT,
     DELIVERY_SECONDS,
     KafkaUnavailable,
     discard,
@@ -124,7 +125,7 @@ def to_kafka(settings: Settings) -> Publish:
                     topic,
                     key=parse(note).checkpoint.origin.encode(),
                     value=note.encode(),
-                    headers=[("content-type", b"text/plain; charset=utf-8")],
+                    headers=[("content-type", CHECKPOINT_CONTENT.encode())],
                 )
                 sent.get(timeout=DELIVERY_SECONDS + 5)
         finally:

@@ -64,5 +64,5 @@ async def metrics(request: Request, services: Shared) -> Response:
     except Unavailable:
         pass
     else:
-        services.metrics.observe_log(state.head, state.partitions, state.parked)
+        services.metrics.observe_log(state.head, state.sealed, state.partitions, state.parked)
     return Response(services.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")

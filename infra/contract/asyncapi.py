@@ -16,7 +16,7 @@ from infra.contract.bodies import (
     topic_of,
 )
 from infra.eventstore.transcoder import event_codec
-from infra.kafka import SOURCE, WATERMARK
+from infra.kafka import CHECKPOINT_CONTENT, CHECKPOINTS, SOURCE, WATERMARK
 from infra.settings import Settings
 
 ASYNCAPI: Final = "asyncapi.json"
@@ -33,8 +33,8 @@ def asyncapi() -> Schema:
         "info": {
             "title": "crm-ledger events",
             "version": "1.0.0",
-            "description": "Every event of the log, as CloudEvents 1.0 in Kafka's binary mode. "
-            + _EVOLUTION,
+            "description": "Every event of the log, as CloudEvents 1.0 in Kafka's binary mode, and "
+            "what proves that none was changed. " + _EVOLUTION,
         },
         "defaultContentType": "application/json",
         "servers": {
@@ -64,7 +64,22 @@ def asyncapi() -> Schema:
                         "bindingVersion": "0.5.0",
                     }
                 },
-            }
+            },
+            "checkpoints": {
+                "address": settings["kafka_topic"].default + CHECKPOINTS,
+                "title": "The log's checkpoints",
+                "description": "What was signed of the log, in order of signing. None expires: "
+                "whoever keeps a copy can tell whether the log was changed afterwards.",
+                "servers": [{"$ref": "#/servers/kafka"}],
+                "messages": {_CHECKPOINT: {"$ref": f"#/components/messages/{_CHECKPOINT}"}},
+                "bindings": {
+                    "kafka": {
+                        "topic": settings["kafka_topic"].default + CHECKPOINTS,
+                        "partitions": 1,
+                        "bindingVersion": "0.5.0",
+                    }
+                },
+            },
         },
         "operations": {
             "relay": {
@@ -80,9 +95,22 @@ def asyncapi() -> Schema:
                 "title": "Reader",
                 "description": _READER,
             },
+            "seal": {
+                "action": "send",
+                "channel": {"$ref": "#/channels/checkpoints"},
+                "title": "Sealer",
+                "description": "Sends each checkpoint once it is signed; one that begins sends the "
+                "newest again.",
+            },
+            "audit": {
+                "action": "receive",
+                "channel": {"$ref": "#/channels/checkpoints"},
+                "title": "Auditor",
+                "description": "Checks the signature by a key it trusts, and keeps the note.",
+            },
         },
         "components": {
-            "messages": messages,
+            "messages": messages | {_CHECKPOINT: _checkpoint()},
             "correlationIds": {
                 "correlation": {
                     "description": "The conversation that the event's command belongs to.",
@@ -227,6 +255,27 @@ def _watermark() -> Schema:
             "required": ["position"],
         },
         "bindings": {"kafka": {"key": {"const": WATERMARK}, "bindingVersion": "0.5.0"}},
+    }
+
+
+_CHECKPOINT: Final = "checkpoint"
+
+
+def _checkpoint() -> Schema:
+    return {
+        "name": _CHECKPOINT,
+        "title": "Checkpoint",
+        "summary": "A signed note (C2SP signed-note) that holds a tlog-checkpoint: the log's "
+        "origin, the number of its events, and the root of the tree over them (RFC 9162).",
+        "contentType": CHECKPOINT_CONTENT,
+        "headers": _headers({"content-type": {"const": CHECKPOINT_CONTENT}}, {}),
+        "payload": _TEXT,
+        "bindings": {
+            "kafka": {
+                "key": _TEXT | {"description": "The log's origin, the note's first line."},
+                "bindingVersion": "0.5.0",
+            }
+        },
     }
 
 

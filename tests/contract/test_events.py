@@ -17,7 +17,14 @@ from infra.contract.__main__ import main
 from infra.contract.asyncapi import ASYNCAPI, documents
 from infra.eventstore.records import LedgerEvent
 from infra.eventstore.transcoder import EventMapper, event_codec
-from infra.kafka import WATERMARK, Outgoing, Record, event_record, watermark_record
+from infra.kafka import (
+    CHECKPOINT_CONTENT,
+    WATERMARK,
+    Outgoing,
+    Record,
+    event_record,
+    watermark_record,
+)
 from infra.settings import Settings
 from infra.vault import KeyNotCached
 from tests.contract.kept import CLASSES, CONTRACT, VERSIONS, closed, schema, validator
@@ -231,9 +238,10 @@ def test_the_document_has_what_asyncapi_asks_for() -> None:
         assert operation["channel"]["$ref"] in channels
         actions.add(operation["action"])
     assert actions == {"send", "receive"}
-    for message in DOCUMENT["components"]["messages"].values():
+    for name, message in DOCUMENT["components"]["messages"].items():
         assert message["headers"]["type"] == "object"
-        assert message["contentType"] == "application/json"
+        text = CHECKPOINT_CONTENT if name == "checkpoint" else "application/json"
+        assert message["contentType"] == text
 
 
 def test_every_reference_leads_somewhere() -> None:
@@ -244,7 +252,8 @@ def test_every_reference_leads_somewhere() -> None:
 
 
 def test_every_event_is_a_message_of_the_channel() -> None:
-    (channel,) = DOCUMENT["channels"].values()
+    assert DOCUMENT["channels"].keys() == {"events", "checkpoints"}
+    channel = DOCUMENT["channels"]["events"]
     assert channel["messages"].keys() == {*CLASSES, WATERMARK}
     assert channel["address"] == Settings.model_fields["kafka_topic"].default
     for topic in CLASSES:
@@ -252,6 +261,13 @@ def test_every_event_is_a_message_of_the_channel() -> None:
         bodies = [resolved(reference) for reference in references(message["payload"])]
         versions = message["headers"]["properties"]["ce_dataschema"]["enum"]
         assert [body["$id"] for body in bodies] == versions
+
+
+def test_checkpoints_have_a_channel_of_their_own() -> None:
+    channel = DOCUMENT["channels"]["checkpoints"]
+    assert channel["address"] == f"{Settings.model_fields['kafka_topic'].default}.checkpoints"
+    (reference,) = channel["messages"].values()
+    assert resolved(reference["$ref"])["payload"] == {"type": "string"}
 
 
 def test_every_schema_is_one() -> None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
@@ -15,6 +16,7 @@ import pytest
 from kafka import KafkaConsumer, TopicPartition
 
 from infra.commands import LoopCRM
+from infra.contract.asyncapi import asyncapi
 from infra.proof.leaves import SELECT_COLUMNS, Row, json_of_row
 from infra.proof.notes import SigningKey, origin_of, parse
 from infra.proof.sealing import SealRefused
@@ -265,11 +267,15 @@ def test_checkpoints_go_to_kafka(
     assert code == 0
     consumer = KafkaConsumer(bootstrap_servers=broker.bootstrap, auto_offset_reset="earliest")
     consumer.assign([TopicPartition(f"{topic}.checkpoints", 0)])
-    records: list[bytes] = []
+    records: list[Any] = []
     while not records:
-        records += [one.value for found in consumer.poll(1000).values() for one in found]
+        records += [one for found in consumer.poll(1000).values() for one in found]
     consumer.close()
-    assert records == [out.encode()]
+    (sent,) = records
+    assert sent.value == out.encode()
+    message = asyncapi()["components"]["messages"]["checkpoint"]
+    assert sent.key.decode() == out.partition("\n")[0]
+    assert dict(sent.headers) == {"content-type": message["contentType"].encode()}
 
 
 def test_without_kafka_it_is_published_in_the_folder_all_the_same(

@@ -14,9 +14,12 @@ def samples(metrics: Metrics) -> dict[str, float]:
 def test_the_log_s_end_is_told_once_it_is_known() -> None:
     metrics = Metrics()
     assert "log_position" not in samples(metrics)
-    for head in (0, 7):
-        metrics.observe_log(head, {"funnel": {0: head}}, {})
-        assert samples(metrics)["log_position"] == head
+    for head, sealed in ((0, 0), (7, 4)):
+        metrics.observe_log(head, sealed, {"funnel": {0: head}}, {})
+        told = samples(metrics)
+        assert told["log_position"] == head
+        assert told["seal_position"] == sealed
+        assert told["seal_lag_events"] == head - sealed
 
 
 def test_a_series_has_no_second_one_for_when_it_began() -> None:
