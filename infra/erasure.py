@@ -245,7 +245,7 @@ class Erasures:
 
     def _account(self, erasure: Erasure) -> None:
         """Notes where the event is, and what the key had opened. Reads the customer's events, by
-        way of an index on `partition_key` where there is one."""
+        way of the index for audits."""
         named = {
             "customer_id": erasure.customer_id,
             "topic": _TOPICS[erasure.kind],

@@ -16,7 +16,7 @@ EVENTS: Final = 1_000
 ASKED: Final = 100
 """Of a command's events, those whose consequences are looked for."""
 
-# The expressions are those of the index events_audit_event_id.
+# The expressions are those of the index events_audit.
 _ID: Final = "md5(stream_id::text || ':' || version::text)::uuid"
 
 

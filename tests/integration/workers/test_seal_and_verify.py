@@ -12,6 +12,8 @@ from uuid import UUID
 from zoneinfo import ZoneInfo
 
 import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from kafka import KafkaConsumer, TopicPartition
 
@@ -160,6 +162,54 @@ def test_an_export_is_verified_without_the_database(installation: Installation) 
     said.clear()
     assert run_verify(nowhere, asked, said.append) == 1
     assert said[0].startswith("WRONG  position 4: missing")
+
+
+def as_texts(row: Row) -> dict[str, Any]:
+    """As the NDJSON has it."""
+    return json_of_row(row)
+
+
+def as_types(row: Row) -> dict[str, Any]:
+    """As a program writes it that has types for all of it: bytes, timestamps, ids of 16 bytes."""
+    values = {name: getattr(row, name) for name in json_of_row(row)}
+    return {
+        name: value.bytes if isinstance(value, UUID) else value for name, value in values.items()
+    }
+
+
+@pytest.mark.parametrize("form", [as_texts, as_types])
+def test_an_export_may_be_parquet(
+    installation: Installation, form: Callable[[Row], dict[str, Any]]
+) -> None:
+    for _ in range(4):
+        record(installation)
+    seal(installation)
+    found = installation.query(f"SELECT {SELECT_COLUMNS} FROM log.events ORDER BY position")
+    rows = [form(Row(*row[:-1], bytes(row[-1]))) for row in found]
+    export = installation.folder / "log.parquet"
+    asked = Asked(
+        [installation.folder / "data" / "checkpoints" / "4"], [vkey(installation)], export
+    )
+    said: list[str] = []
+
+    def told() -> int:
+        said.clear()
+        return run_verify(installation.settings(), asked, said.append)
+
+    pq.write_table(pa.Table.from_pylist(rows), export)
+    assert told() == 0, said
+    assert said == ["ok     4 events are what was signed (1 checkpoints)"]
+    rows[2]["actor"] = "another"
+    pq.write_table(pa.Table.from_pylist(rows), export)
+    assert told() == 1
+    assert said[0].startswith("WRONG  ")
+    del rows[2]["actor"]
+    pq.write_table(pa.Table.from_pylist(rows), export)
+    with pytest.raises(UnreadableExport, match=r"event 3: .*actor"):
+        told()
+    export.write_bytes(b"not Parquet")
+    with pytest.raises(UnreadableExport, match="no Parquet file"):
+        told()
 
 
 def test_checkpoints_that_are_not_to_be_trusted(installation: Installation) -> None:

@@ -147,6 +147,24 @@ def test_what_a_pod_refers_to_is_there(name: str) -> None:
         assert paths <= {mount["mountPath"] for mount in one["volumeMounts"]}
 
 
+@pytest.mark.parametrize("name", WORKLOADS)
+def test_who_was_erased_outlives_the_pods_that_must_know(name: str) -> None:
+    claims = {
+        volume["name"]: volume["persistentVolumeClaim"]["claimName"]
+        for volume in pod(name)["volumes"]
+        if "persistentVolumeClaim" in volume
+    }
+    for claim in claims.values():
+        assert f"PersistentVolumeClaim/{claim}" in OBJECTS
+    if container(name)["args"][0] in ("api", "policies"):
+        kept = {
+            mount["mountPath"]
+            for mount in container(name)["volumeMounts"]
+            if mount["name"] in claims
+        }
+        assert str(settings_of(environment(name)).erasures_file.parent) in kept
+
+
 def test_every_selector_finds_the_pods_that_are_meant() -> None:
     for name in WORKLOADS:
         wanted = WORKLOADS[name]["spec"]["selector"]["matchLabels"].items()
