@@ -44,14 +44,13 @@ class Metrics:
             registry=self._registry,
         )
         self._children: dict[tuple[str, str, int], Histogram] = {}
-        self._log = {
-            name: Gauge(name, text, registry=None)
-            for name, text in (
-                ("log_position", "Position of the last event."),
-                ("seal_position", "Position of the log up to which events are sealed."),
-                ("seal_lag_events", "Events after the newest checkpoint."),
-            )
-        }
+        self._head = Gauge("log_position", "Position of the last event.", registry=None)
+        self._sealed = Gauge(
+            "seal_position", "Position of the log up to which events are sealed.", registry=None
+        )
+        self._seal_lag = Gauge(
+            "seal_lag_events", "Events after the newest checkpoint.", registry=None
+        )
         self._log_known = False
         self._position = Gauge(
             "projection_position",
@@ -86,10 +85,11 @@ class Metrics:
 
         None of them is exported before the first call.
         """
-        for name, value in zip(self._log, (head, sealed, max(0, head - sealed)), strict=True):
-            self._log[name].set(value)
+        told = {self._head: head, self._sealed: sealed, self._seal_lag: max(0, head - sealed)}
+        for gauge, value in told.items():
+            gauge.set(value)
             if not self._log_known:
-                self._registry.register(self._log[name])
+                self._registry.register(gauge)
         self._log_known = True
         for name, positions in partitions.items():
             for partition, position in positions.items():
