@@ -63,6 +63,10 @@ QUESTIONS = (
         300,
         {"model": "linear", "from": "2022-02-10", "to": "2022-11-20"},
     ),
+    Asked("forecast, by definition, at present", "/v1/forecast", 1_000, {}, TIMES, False),
+    Asked(
+        "forecast, learned, at present", "/v1/forecast", 1_000, {"timing": "learned"}, TIMES, False
+    ),
     Asked("forecast, by definition", "/v1/forecast", 1_000),
     Asked("forecast, aged", "/v1/forecast", 1_000, {"timing": "aged"}),
     Asked("forecast, learned", "/v1/forecast", 1_000, {"timing": "learned"}),
