@@ -1,6 +1,6 @@
 """The leaf: one canonical byte string per event, over every column of ``log.events``.
 
-All integers are big-endian. Fixed part, 119 bytes: layout 0x01, position int8, stream_id (16),
+All integers are big-endian. Fixed part, 95 bytes: layout 0x01, position int8, stream_id (16),
 version int4, class_version int2, partition_key (16), occurred_at int8, recorded_at int8,
 command_id (16), correlation_id (16). Then causation_id, topic, actor, reason, traceparent and
 state, each as int4 length and bytes; −1 stands for NULL. Times are microseconds since
@@ -60,16 +60,7 @@ COLUMNS = tuple(field.name for field in fields(Row))
 SELECT_COLUMNS = ", ".join(COLUMNS)
 
 
-def _counted(as_bytes: str, length: str) -> str:
-    return f"coalesce(int4send({length}) || {as_bytes}, '\\xffffffff'::bytea)"
-
-
-def _text(column: str) -> str:
-    # textsend writes in the session's encoding, which is UTF-8: see infra.postgres.connect.
-    return _counted(f"textsend({column})", f"octet_length(textsend({column}))")
-
-
-LEAF_SQL = " || ".join(
+FIXED_SQL = " || ".join(
     [
         f"'\\x{LAYOUT:02x}'::bytea",
         "int8send(position)",
@@ -81,20 +72,19 @@ LEAF_SQL = " || ".join(
         "timestamptz_send(recorded_at)",
         "uuid_send(command_id)",
         "uuid_send(correlation_id)",
-        _counted("uuid_send(causation_id)", "16"),
-        _text("topic"),
-        _text("actor"),
-        _text("reason"),
-        _text("traceparent"),
-        _counted("state", "octet_length(state)"),
     ]
 )
-"""The leaf of a row of ``log.events``, as an SQL expression of type bytea, for sessions whose
-``client_encoding`` is UTF8."""
+"""The fixed part of the leaf of a row of ``log.events``, as an SQL expression of type bytea."""
+
+FIXED_BYTES = _FIXED.size
+
+VARIABLE = COLUMNS[9:]
+"""The columns after it. The leaf has them as PostgreSQL's binary formats do: length and bytes, for
+text in the session's encoding."""
 
 
 def leaf(row: Row) -> bytes:
-    """The same bytes as `LEAF_SQL` gives for the row.
+    """The leaf of the row.
 
     Errors: `ValueError` for a number that its column could not hold and for a time without offset.
     """

@@ -22,7 +22,7 @@ from infra.proof.sealing import Sealer
 from infra.proof.sources import DatabaseSource
 from infra.proof.stored import Stored
 from tests.bench import company
-from tests.bench.folding import _peak
+from tests.bench.folding import peak
 from tests.bench.rounds import Rates, run_json, tell
 
 EVENTS = 500_000
@@ -94,4 +94,4 @@ def _unsealed(url: str) -> None:
 if __name__ == "__main__":
     measured = sys.argv[1], sys.argv[2], Path(sys.argv[3])
     rate = seal(measured[0], measured[2]) if measured[1] == "seal" else check(measured[0])
-    sys.stdout.write(json.dumps({"rate": rate, "megabytes": _peak()}) + "\n")
+    sys.stdout.write(json.dumps({"rate": rate, "megabytes": peak()}) + "\n")

@@ -6,9 +6,10 @@ from collections.abc import Callable
 
 import pytest
 
-from infra.proof.leaves import COLUMNS, LEAF_SQL, leaf
+from infra.proof.leaves import COLUMNS, leaf
 from infra.proof.streaming import stream_leaves
 from tests.integration.proof.ground import Ground
+from tests.integration.proof.leaf_sql import LEAF_SQL
 
 pytestmark = pytest.mark.database
 

@@ -27,9 +27,10 @@ from rich.console import Console
 from infra.archive import Archive, ArchiveRefused, Contents, extend
 from infra.migrations import LOG_SCHEMAS, migrate
 from infra.postgres import Connection, connect
-from infra.proof.leaves import COLUMNS, LEAF_SQL, Row, leaf
+from infra.proof.leaves import COLUMNS, Row, leaf
 from infra.proof.tree import leaf_hash, root_of
 from tests.bench import company as long_log
+from tests.integration.proof.leaf_sql import LEAF_SQL
 from tests.integration.workers.conftest import Installation
 from tests.integration.workers.test_backup import crm
 from workers.archiving import run_archive, run_check
