@@ -254,10 +254,10 @@ class Deployment:
         wait_until(lambda: self.published() >= end, 90, f"publishing up to {end}")
 
     def last_words(self) -> str:
-        """The end of every log, for whoever looks into a failure."""
+        """The ends of the logs that were written last, for whoever looks into a failure."""
         return "\n".join(
             f"=== {path.name}\n" + "\n".join(_telling(path)[-15:])
-            for path in sorted(self.logs.glob("*.log"))[-24:]
+            for path in sorted(self.logs.glob("*.log"), key=_written)[-24:]
         )
 
     def _make_processes(self) -> None:
@@ -272,6 +272,10 @@ class Deployment:
         for model in self.models:
             for _ in range(self._projectors):
                 self.joins(model)
+
+
+def _written(log: Path) -> float:
+    return log.stat().st_mtime
 
 
 def _telling(log: Path) -> list[str]:

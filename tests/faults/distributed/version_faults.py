@@ -9,10 +9,6 @@ from tests.faults.distributed.trial import Trial
 
 TOPIC = "crm.customer.registered"
 
-FILLING = 300.0
-"""Seconds that the newer worker may take to fill its read model from the whole log, beside load.
-Only then has the old one a reason to end."""
-
 
 def of_a_read_model(trial: Trial) -> None:
     """The newer worker fills its read model anew beside the old one, which then ends, cleanly; it
@@ -27,7 +23,7 @@ def of_a_read_model(trial: Trial) -> None:
         newer.start()
         trial.fault()
         for worker in old:
-            code = worker.ended(FILLING)
+            code = worker.ended()
             assert code == 0, f"{worker.name} ended with {code}: {worker.last_words()}"
             deployment.projectors[model].remove(worker)
         load.answered(60)
