@@ -20,8 +20,10 @@ from numpy.typing import NDArray
 
 Floats: TypeAlias = NDArray[np.float64]
 
-STARTS = ((1.0, 1.0, 1.0, 1.0), (0.25, 4.0, 0.8, 2.5), (0.5, 20.0, 0.2, 1.0), (2.0, 10.0, 0.5, 5.0))
-"""(r, alpha, a, b); alpha in units of the mean T ÷ 39, so that they suit any length of history."""
+STARTS = ((0.3, 0.5, 3.0), (1.0, 1.0, 1.0), (0.1, 0.2, 5.0), (3.0, 1.0, 5.0))
+"""(r, a, b); alpha is such that the mean rate of purchase, r ÷ alpha, is that of the histories. The
+likelihood may have two maxima: of buyers that are all alike (large r) and of a few who buy (small
+r)."""
 
 _LOG_BOUNDS = ((-12.0, 12.0), (-12.0, 12.0), (-7.0, 7.0), (-7.0, 7.0))
 """Of r, alpha, a, b. Larger a and b say the same: that all customers drop out alike."""
@@ -130,7 +132,9 @@ def fit(buyers: Buyers) -> BuyingModel | None:
     mean_weeks = float((buyers.T * buyers.n).sum() / buyers.n.sum())
     if mean_weeks <= 0:
         return None
-    starts = [np.log([r, alpha * mean_weeks / 39, a, b]) for r, alpha, a, b in STARTS]
+    rate = max(float((buyers.x * buyers.n).sum() / buyers.n.sum()), 0.01) / mean_weeks
+    low, high = np.transpose(_LOG_BOUNDS)
+    starts = [np.clip(np.log([r, r / rate, a, b]), low, high) for r, a, b in STARTS]
     if len(buyers.x) > _MANY:
         found = _best(_coarser(buyers, _COARSE_WEEKS), starts)
         starts = [] if found is None else [found.x]

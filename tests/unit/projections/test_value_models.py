@@ -20,6 +20,17 @@ from tests.cdnow import CALIBRATION_ENDS, sampled_purchases
 
 PUBLISHED = BuyingModel(r=0.243, alpha=4.414, a=0.793, b=2.426, log_likelihood=0.0)
 
+TWO_MAXIMA = [
+    *[(0, 0, days) for days in (
+        2, 15, 39, 44, 77, 111, 242, 245, 282, 284, 327, 329, 389, 416, 426, 449, 464, 471, 505,
+        514,
+    )],
+    (1, 25, 89), (1, 52, 323), (1, 98, 339), (1, 100, 198), (1, 124, 203), (1, 169, 320),
+    (1, 276, 489), (1, 277, 481), (1, 287, 322), (1, 327, 345), (2, 3, 533), (2, 177, 388),
+    (2, 254, 446), (2, 414, 420),
+]  # fmt: skip
+"""(x, t_x, T) of customers, in days."""
+
 
 def histories() -> list[dict[date, Decimal]]:
     """What each customer of the sample spent, by day."""
@@ -55,6 +66,15 @@ def test_the_fit_on_cdnow_is_the_published_one() -> None:
     assert (round(model.r, 3), round(model.alpha, 3)) == (0.243, 4.414)
     assert (round(model.a, 3), round(model.b, 3)) == (0.793, 2.426)
     assert model.log_likelihood == pytest.approx(-9582.4, abs=0.05)
+
+
+def test_the_higher_of_two_maxima_is_found() -> None:
+    """There is one at which all buy alike (alpha without bounds, −97.556), and a higher one."""
+    x, t_x, T = np.array(TWO_MAXIMA, float).T  # noqa: N806
+    model = buying.fit(Buyers(x, t_x / 7, T / 7, np.ones(len(x))))
+    assert model is not None
+    assert model.log_likelihood == pytest.approx(-97.5075, abs=0.0005)
+    assert model.r < 2
 
 
 def test_the_predictions_are_the_published_ones() -> None:
