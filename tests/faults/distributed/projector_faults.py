@@ -68,20 +68,27 @@ def joins_and_leaves(trial: Trial) -> None:
     trial.check()
 
 
+SLOW = 0.1
+"""Seconds for an event."""
+
+
 def slower_than_the_deadline(trial: Trial) -> None:
-    """A batch takes longer than the group waits for a sign of life; positions move all the same."""
+    """A batch takes longer than the group waits for a sign of life; positions move all the same, in
+    every partition."""
     deployment = trial.deployment
     model = deployment.models[0]
     (worker,) = deployment.projectors[model]
-    with trial.load() as load:
-        worker.altered("slow=0.1")
+    with trial.load(heal=False) as load:
+        worker.altered(f"slow={SLOW}")
         worker.restart()
         trial.fault()
         load.answered(100)
-        before = _least(trial, model)
-        wait_until(lambda: _least(trial, model) > before, 90, "the position moves")
-        worker.altered()
-        worker.restart()
+    # Ten events a second, and no more of them come: the last partition's turn does.
+    before = _least(trial, model)
+    patience = 60 + 2 * SLOW * (deployment.end() - before)
+    wait_until(lambda: _least(trial, model) > before, patience, "the position moves")
+    worker.altered()
+    worker.restart()
     trial.check()
 
 
