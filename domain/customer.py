@@ -728,6 +728,7 @@ class Customer(LedgerAggregate):
         A cycle counts from the latest purchase, a stock from the latest report. Contracts inside a
         relationship are not known to this stream: `event_id` answers for them.
         """
+        rule = text(rule, "rule")
         if _alert(kind, event_id) in self.alerts or self.type is CustomerType.LOST:
             return
         if self._is_due(kind, due_at):

@@ -64,6 +64,7 @@ def main() -> None:
             app = create_app(
                 commands=book.commands,
                 vault=book.vault,
+                erasures=book.erasures,
                 read_pool=read,
                 log_pool=log,
                 models={name: projection.id for name, projection in PROJECTIONS.items()},

@@ -180,8 +180,8 @@ class _Positions:
     def lowest_and_count(self) -> tuple[int, int]:
         with self._connection.cursor() as cursor:
             cursor.execute("SELECT coalesce(min(position), 0), count(*) FROM read.position")
-            found: tuple[int, int] = cursor.fetchone()
-            return found
+            ((lowest, count),) = cursor.fetchall()
+            return lowest, count
 
     def close(self) -> None:
         self._connection.close()
@@ -223,9 +223,9 @@ def _end(url: str) -> int:
     connection = connect(url, autocommit=True)
     with connection.cursor() as cursor:
         cursor.execute("SELECT position FROM log.head")
-        end: int = cursor.fetchone()[0]
+        ((end,),) = cursor.fetchall()
     connection.close()
-    return end
+    return int(end)
 
 
 def _peak(pid: int) -> float:

@@ -78,7 +78,8 @@ async def _load(
 
         async def command(number: int) -> None:
             if number % 2 == 0 or not customers:
-                path, body = "/v1/customers", {"name": f"Company {number}"}
+                path = "/v1/customers"
+                body: dict[str, object] = {"name": f"Company {number}"}
             else:
                 path = f"/v1/customers/{customers[number % len(customers)]}/orders"
                 body = {"order_id": f"{number}", "amount": {"value": "10.00", "currency": "EUR"}}
