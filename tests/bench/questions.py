@@ -132,7 +132,10 @@ def table(measured: Sequence[Measured]) -> list[str]:
     met = "met" if largest.megabytes < MEMORY_MB else "NOT MET"
     lines.append(f"| memory of the API, MB |{memory} < {MEMORY_MB} | {met} |")
     for name in largest.seconds:
-        rates = "".join(f" {m.events / m.seconds[name]:,.0f} | |" for m in measured)
+        rates = "".join(
+            f" {m.events / m.seconds[name]:,.0f} | |" if name in m.seconds else " | |"
+            for m in measured
+        )
         lines.append(f"| rebuild of {name}, events/s |{rates} | |")
     lines.append("| events |" + "".join(f" {m.events:,} | |" for m in measured) + " | |")
     return lines
