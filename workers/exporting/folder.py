@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+from infra.durable import settle
+
 MANIFEST: Final = "manifest.json"
 KIND: Final = "crm-ledger export"
 """What a manifest says that it is of."""
@@ -39,12 +41,12 @@ def new_folder(
         raise InTheWay(f"{new.parent} cannot be written to: {error.strerror}") from None
     try:
         yield new
-        _sync(*new.iterdir(), new)
+        settle(*new.iterdir(), new)
         _refuse_others(path, overwrite, advice)
         if path.exists():
             path.rename(old)
         new.rename(path)
-        _sync(path.parent)
+        settle(path.parent)
     except OSError as error:
         _put_back(old, path)
         raise InTheWay(f"{path} cannot be written: {error.strerror or error}") from None
@@ -99,13 +101,3 @@ def _files_of_an_export(path: Path) -> set[str]:
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return set()
     return {MANIFEST, *files}
-
-
-def _sync(*paths: Path) -> None:
-    """Has what was written there on the disk."""
-    for path in paths:
-        file = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(file)
-        finally:
-            os.close(file)

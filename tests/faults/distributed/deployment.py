@@ -227,8 +227,13 @@ class Deployment:
         return int(self.database.value("SELECT position FROM log.head"))
 
     def sealed(self) -> int:
-        """The size of the newest checkpoint."""
-        return int(self.database.value("SELECT coalesce(max(size), 0) FROM log.checkpoint"))
+        """The size of the newest checkpoint of the log under its present name."""
+        return int(
+            self.database.value(
+                "SELECT coalesce(max(size), 0) FROM log.checkpoint"
+                " WHERE log_id = (SELECT log_id FROM log.seal)"
+            )
+        )
 
     def published(self) -> int:
         """The relay's cursor: every event up to here was acknowledged by Kafka."""

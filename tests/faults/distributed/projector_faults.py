@@ -13,6 +13,8 @@ from tests.faults.distributed.deployment import wait_until
 from tests.faults.distributed.trial import Trial
 
 POINTS = ("project.in_batch", "project.before_commit", "project.after_commit")
+SLOW = 0.1
+"""Seconds that a slow worker takes for an event."""
 
 
 def killed_in_batch(trial: Trial) -> None:
@@ -66,10 +68,6 @@ def joins_and_leaves(trial: Trial) -> None:
         while len(deployment.projectors[model]) > 1:
             deployment.leaves(model)
     trial.check()
-
-
-SLOW = 0.1
-"""Seconds for an event."""
 
 
 def slower_than_the_deadline(trial: Trial) -> None:

@@ -1,8 +1,8 @@
-"""The leaf as one SQL expression, column by column: another way to the same bytes."""
+"""The leaf as one SQL expression: another way to the same bytes than Python's and COPY's."""
 
 from __future__ import annotations
 
-from infra.proof.leaves import LAYOUT
+from infra.proof.leaves import FIXED_SQL
 
 
 def _counted(as_bytes: str, length: str) -> str:
@@ -16,21 +16,9 @@ def _text(column: str) -> str:
 
 LEAF_SQL = " || ".join(
     [
-        f"'\\x{LAYOUT:02x}'::bytea",
-        "int8send(position)",
-        "uuid_send(stream_id)",
-        "int4send(version)",
-        "int2send(class_version)",
-        "uuid_send(partition_key)",
-        "timestamptz_send(occurred_at)",
-        "timestamptz_send(recorded_at)",
-        "uuid_send(command_id)",
-        "uuid_send(correlation_id)",
+        FIXED_SQL,
         _counted("uuid_send(causation_id)", "16"),
-        _text("topic"),
-        _text("actor"),
-        _text("reason"),
-        _text("traceparent"),
+        *map(_text, ("topic", "actor", "reason", "traceparent")),
         _counted("state", "octet_length(state)"),
     ]
 )
