@@ -138,6 +138,7 @@ def create_app(
         description=DESCRIPTION.strip(),
         lifespan=lifespan,
         redirect_slashes=False,
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # `Observed` has ours
     )
     app.state.services = Services(
         commands=commands,
@@ -160,8 +161,9 @@ def create_app(
     for resource in (*_READS, audit, proof, erasure_routes, bulk, health):
         app.router.routes.extend(resource.router.routes)
     app.add_middleware(Pictures)
-    app.add_middleware(CommandIndex, routes=routes)
-    app.add_middleware(Observed, metrics=metrics)
     add_handlers(app)
     describe(app, (*bulk.SCHEMAS, *audit.SCHEMAS))
+    # Around FastAPI's own layers, which do nothing for a command but cost a twentieth of its time.
+    inner = app.build_middleware_stack()
+    app.middleware_stack = Observed(CommandIndex(inner, routes), metrics)
     return app

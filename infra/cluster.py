@@ -179,8 +179,7 @@ def admits_me(cluster: Cluster) -> bool:
 
 
 def _settings(cluster: Cluster) -> str:
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20
-    shared_buffers = max(16, min(256, memory // 8))
+    shared_buffers = max(16, min(256, memory() // 2**20 // 8))
     return f"""# Written by crm at each start. Settings of your own belong in custom.conf beside it.
 listen_addresses = ''
 port = {PORT}
@@ -188,8 +187,10 @@ unix_socket_directories = '{str(cluster.socket_dir).replace("'", "''")}'
 unix_socket_permissions = 0700
 max_connections = 100
 shared_buffers = {shared_buffers}MB
-max_wal_size = 1GB
-wal_compression = on
+max_wal_size = 4GB
+# Its one method here, pglz, takes longer than writing the pages: a long log's commits took twice
+# as long.
+wal_compression = off
 fsync = on
 full_page_writes = on
 synchronous_commit = on
@@ -205,6 +206,15 @@ log_rotation_size = 0
 log_min_error_statement = panic
 log_error_verbosity = terse
 """
+
+
+def memory(cgroups: Path = Path("/sys/fs/cgroup")) -> int:
+    """Octets that this machine has, or the container that this runs in may use."""
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for limit in ("memory.max", "memory/memory.limit_in_bytes"):  # of cgroups v2, v1
+        with suppress(OSError, ValueError):
+            machine = min(machine, int((cgroups / limit).read_text()))
+    return machine
 
 
 def _programs(owner: pwd.struct_passwd) -> Path:

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import os
+import time
 from uuid import UUID
 
 _AT_ONCE = 256
-_VERSION_4, _VARIANT = 0x4000 << 64, 0x8000 << 48
-_KEPT = ~((0xF000 << 64) | (0xC000 << 48))
+_VERSION_7, _VARIANT = 7 << 76, 2 << 62
+_RANDOM = (0x0FFF << 64) | (2**62 - 1)
 
 _drawn: list[bytes] = []
 os.register_at_fork(after_in_child=_drawn.clear)
 
 
 def new_id() -> UUID:
-    """A UUID of version 4, from any thread.
+    """A UUID of version 7 (RFC 9562, section 5.7), from any thread: the time to the millisecond,
+    then 74 random bits.
 
-    Like `uuid.uuid4`, from the system's source, but asked for many at a time: each request to the
-    system releases the interpreter lock, which among busy threads costs more than a whole command.
+    What is made about the same time lies together in indexes: however long the log, new ids go to
+    a few pages. Randomness is asked of the system for many at a time: each request releases the
+    interpreter lock, which among busy threads costs more than a whole command.
     """
     try:
         bits = int.from_bytes(_drawn.pop(), "big")
@@ -26,7 +29,8 @@ def new_id() -> UUID:
         source = os.urandom(16 * _AT_ONCE)
         _drawn.extend(source[start : start + 16] for start in range(16, len(source), 16))
         bits = int.from_bytes(source[:16], "big")
-    return UUID(int=bits & _KEPT | _VERSION_4 | _VARIANT)
+    milliseconds = time.time_ns() // 1_000_000
+    return UUID(int=milliseconds << 80 | bits & _RANDOM | _VERSION_7 | _VARIANT)
 
 
 def event_id(stream_id: UUID | str, version: int) -> UUID:

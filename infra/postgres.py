@@ -58,12 +58,14 @@ def connect(
     application_name: str = "crm",
     autocommit: bool = False,
     settings: Mapping[str, str] | None = None,
+    asynchronous: bool = False,
 ) -> Connection:
     """A session in UTC that understands UUIDs.
 
     ``role`` is what the session acts as (the login of ``url`` must be a member of it),
     ``search_path`` the schemas that unqualified names are looked up in, ``settings`` further
     parameters of the server for this session, as ``{"lock_timeout": "5s"}``.
+    ``asynchronous`` ones are not connected yet: ``poll`` says when, and they commit each statement.
     Raises ``psycopg2.OperationalError``.
     """
     parameters: dict[str, str] = {"TimeZone": "UTC", **(settings or {})}
@@ -87,9 +89,11 @@ def connect(
             **given,
             "application_name": application_name,
             "options": f"{given.get('options', '')} {options}".strip(),
+            "async_": asynchronous,
         }
     )
-    connection.autocommit = autocommit
+    if not asynchronous:
+        connection.autocommit = autocommit
     register_uuid(conn_or_curs=connection)  # type: ignore[no-untyped-call]
     psycopg2.extensions.register_type(_QUICK_UUID, connection)
     # jsonb writes a large float as an integer of many digits; orjson reads that as the float again.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import socket
 import threading
 import time
@@ -17,7 +18,6 @@ from kafka import KafkaProducer
 from infra import tracing
 from infra.eventstore.doorbell import Doorbell
 from infra.eventstore.outbox import GapInLog, LeaseLost, LogChanged, Outbox
-from infra.ids import new_id
 from infra.kafka import KafkaUnavailable, Topic, make_producer, quiet_client
 from infra.metrics import WorkerMetrics
 from infra.postgres import Pool, connect
@@ -310,11 +310,17 @@ def _pool(addresses: Databases, role: str) -> Pool:
     )
 
 
+def lease_holder(settings: Settings) -> str:
+    """A new name for a holder of the lease: in a container that starts again, host and process
+    number are those of the one before."""
+    host = settings.instance or socket.gethostname()
+    return f"{host}/{os.getpid()}/{secrets.token_hex(4)}"
+
+
 @contextmanager
 def _outbox(settings: Settings, addresses: Databases) -> Iterator[Outbox]:
-    host = settings.instance or socket.gethostname()
     with _pool(addresses, "crm_relay") as pool:
-        yield Outbox(pool, f"{host}/{os.getpid()}/{new_id().hex[:8]}", settings.lease_seconds)
+        yield Outbox(pool, lease_holder(settings), settings.lease_seconds)
 
 
 def _run(one: Relay, stopped: threading.Event) -> None:

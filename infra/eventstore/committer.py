@@ -4,234 +4,90 @@ One thread owns one connection. It takes all that waits (up to a limit), appends
 autocommit statement and answers each command. If the statement is refused, nothing of it is
 in the log; then the group is done command by command under the head lock, each behind a
 savepoint, so that whatever is wrong with one, its neighbours go in.
+
+The commands of an event loop go by a `Lane` instead, once one is open; what is not plainly
+appended there comes back to the thread.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import select
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, InvalidStateError
+from concurrent.futures import Future
 from queue import Empty, SimpleQueue
 from typing import Any
 
-import orjson
 import psycopg2
 import structlog
 from eventsourcing.persistence import DataError, IntegrityError, InternalError
 from psycopg2 import errors as pg
 
 from infra.crashpoints import reach
+from infra.eventstore import groups
+from infra.eventstore.groups import SESSION_ENDED, Answers, Outcome, Waiting, hung_up
+from infra.eventstore.lane import Lane, connected
 from infra.eventstore.records import (
     AlreadyDone,
     Append,
     Appended,
-    LedgerEvent,
     LogUnavailable,
     OutcomeUnknown,
-    Receipt,
+)
+from infra.eventstore.statements import (
+    APPEND_GROUP,
+    INSERT_EVENTS,
+    INSERT_RECEIPT,
+    NOT_A_ROW,
+    PREPARING,
+    SELECT_RECEIPT,
+    TRACK,
+    as_json,
+    group_of,
+    receipt_of,
+    rows_of,
 )
 
 log = structlog.get_logger(__name__)
 
-MAX_COMMANDS = 512
-MAX_BYTES = 4 * 1024 * 1024
-MAX_WAITING = 20_000
-LINGER = 0.001
-"""Seconds that a group waits until it is as large as the last one: under load, fewer and fuller
-groups cost less for all; a command that comes alone waits for nobody."""
+_LANE_REST = 1.0
+"""Seconds between two tries to open a lane."""
 
 # Refused before anything was written, and likely to pass when tried again.
 _TRY_AGAIN = (pg.LockNotAvailable, pg.DeadlockDetected, pg.SerializationFailure, pg.QueryCanceled)
-# The session was ended by the server: whether a commit under way went through is not known.
-_SESSION_ENDED = (
-    pg.AdminShutdown,
-    pg.CrashShutdown,
-    pg.IdleInTransactionSessionTimeout,
-    pg.IdleSessionTimeout,
-)
-# What building the rows of a command raises when a value in it is of no use.
-_NOT_A_ROW = (ValueError, TypeError, AttributeError, LookupError)
-
-_EVENT_COLUMNS = """position, stream_id, version, topic, class_version, partition_key, occurred_at,
-    recorded_at, actor, command_id, correlation_id, causation_id, reason, traceparent, state"""
-_EVENT_RECORD = """(n int, stream_id uuid, version int, topic text, class_version smallint,
-    partition_key uuid, occurred_at timestamptz, actor text, command_id uuid,
-    correlation_id uuid, causation_id uuid, reason text, traceparent text, state text)"""
-_EVENT_VALUES = """{base} + e.n, e.stream_id, e.version, e.topic, e.class_version,
-    e.partition_key, coalesce(e.occurred_at, {recorded_at}), {recorded_at}, e.actor,
-    e.command_id, e.correlation_id, e.causation_id, e.reason, e.traceparent,
-    decode(e.state, 'hex')"""
-_RECEIPT_COLUMNS = """scope, key, request_hash, status, id, version, extra, position, recorded_at"""
-_RECEIPT_RECORD = """(n int, scope text, key text, request_hash text, status smallint, id uuid,
-    version int, extra jsonb)"""
-_RECEIPT_VALUES = """r.scope, r.key, decode(r.request_hash, 'hex'), r.status, r.id, r.version,
-    r.extra, {base} + r.n, {recorded_at}"""
-
-_PREPARE_GROUP = f"""
-PREPARE append_group (int, json, json) AS
-WITH head AS (
-    UPDATE head SET position = position + $1,
-                    recorded_at = greatest(clock_timestamp(), recorded_at)
-    RETURNING position - $1 AS base, recorded_at
-), events_in AS (
-    INSERT INTO events ({_EVENT_COLUMNS})
-    SELECT {_EVENT_VALUES.format(base="head.base", recorded_at="head.recorded_at")}
-    FROM head, json_to_recordset($2) AS e {_EVENT_RECORD}
-), receipts_in AS (
-    INSERT INTO receipts ({_RECEIPT_COLUMNS})
-    SELECT {_RECEIPT_VALUES.format(base="head.base", recorded_at="head.recorded_at")}
-    FROM head, json_to_recordset($3) AS r {_RECEIPT_RECORD}
-)
-SELECT base, pg_notify('crm_' || current_schema(), '') FROM head
-"""
-_INSERT_EVENTS = f"""
-INSERT INTO events ({_EVENT_COLUMNS})
-SELECT {_EVENT_VALUES.format(base="%(base)s", recorded_at="%(recorded_at)s")}
-FROM json_to_recordset(%(rows)s::json) AS e {_EVENT_RECORD}
-"""
-_INSERT_RECEIPT = f"""
-INSERT INTO receipts ({_RECEIPT_COLUMNS})
-SELECT {_RECEIPT_VALUES.format(base="%(base)s", recorded_at="%(recorded_at)s")}
-FROM json_to_recordset(%(rows)s::json) AS r {_RECEIPT_RECORD}
-"""
-TRACK = """
-INSERT INTO tracking (application_name, notification_id) VALUES (%s, %s)
-ON CONFLICT (application_name) DO UPDATE SET notification_id = excluded.notification_id
-WHERE tracking.notification_id < excluded.notification_id
-"""
-SELECT_RECEIPT = """
-SELECT scope, key, request_hash, status, id, version, extra, position
-FROM receipts WHERE scope = %s AND key = %s
-"""
-SELECT_RECEIPTS = """
-SELECT scope, key, request_hash, status, id, version, extra, position
-FROM receipts WHERE scope = %s AND key = ANY(%s)
-"""
-
-
-def receipt_of(row: Sequence[Any]) -> Receipt:
-    """The receipt in a row of `SELECT_RECEIPT` or `SELECT_RECEIPTS`."""
-    scope, key, request_hash, status, id_, version, extra, position = row
-    return Receipt(scope, key, bytes(request_hash), status, id_, version, extra, position)
-
-
-def _event_rows(append: Append, first: int) -> list[dict[str, Any]]:
-    envelope = append.envelope
-    rows = []
-    for n, event in enumerate(append.events, first):
-        stream = event.originator_id
-        row: dict[str, Any] = {
-            "n": n,
-            "stream_id": stream,
-            "version": event.originator_version,
-            "topic": event.topic,
-            "class_version": 1,
-            "partition_key": append.partition_keys.get(stream, stream),
-            "actor": envelope.actor,
-            "command_id": envelope.command_id,
-            "correlation_id": envelope.correlation_id,
-            "state": event.state.hex(),
-        }
-        if isinstance(event, LedgerEvent):
-            row["class_version"] = event.class_version
-            row["occurred_at"] = event.occurred_at
-        if envelope.causation_id is not None:
-            row["causation_id"] = envelope.causation_id
-        if envelope.reason is not None:
-            row["reason"] = envelope.reason
-        if envelope.traceparent is not None:
-            row["traceparent"] = envelope.traceparent
-        rows.append(row)
-    return rows
-
-
-def _receipt_row(receipt: Receipt, last: int) -> dict[str, Any]:
-    return {
-        "n": last,
-        "scope": receipt.scope,
-        "key": receipt.key,
-        "request_hash": receipt.request_hash.hex(),
-        "status": receipt.status,
-        "id": receipt.id,
-        "version": receipt.version,
-        "extra": receipt.extra,
-    }
-
-
-def _json(rows: list[dict[str, Any]]) -> str:
-    return orjson.dumps(rows).decode()
-
-
-def _hung_up(connection: Any) -> bool:
-    """Whether an idle connection was ended by the server: nothing was sent on it, so that what
-    would have been can go on another one."""
-    if connection.closed:
-        return True
-    poll = select.poll()
-    poll.register(connection, select.POLLIN)
-    return bool(poll.poll(0))
-
-
-class _Waiting:
-    """A command in the queue and the future, of a thread or of an event loop, that waits for it."""
-
-    __slots__ = ("append", "future", "loop", "size")
-
-    def __init__(
-        self,
-        append: Append,
-        future: Future[Appended] | asyncio.Future[Appended],
-        loop: asyncio.AbstractEventLoop | None,
-    ) -> None:
-        self.append = append
-        self.future = future
-        self.loop = loop
-        self.size = append.size()
-
-
-Outcome = Appended | BaseException
-
-
-def _settle(answers: list[tuple[_Waiting, Outcome]]) -> None:
-    """Give each waiter its answer; one that went away holds up nobody else."""
-    for waiting, outcome in answers:
-        if waiting.future.done():
-            continue
-        try:
-            if isinstance(outcome, BaseException):
-                waiting.future.set_exception(outcome)
-            else:
-                waiting.future.set_result(outcome)
-        except (InvalidStateError, asyncio.InvalidStateError):
-            continue
 
 
 class Committer:
-    """Appends to the log, many commands a transaction, in the order of submission.
+    """Appends to the log, many commands a transaction.
 
-    `connect` gives a new autocommit connection of the writer role. `patience` (seconds) bounds
-    how long a group is tried again while the head is locked by somebody else. `on_commit` is
-    called in the committer's thread after each transaction, before the commands are answered.
+    `connect` gives a new autocommit connection of the writer role, `connect_lane` an asynchronous
+    one (without it no lanes are opened). `patience` (seconds) bounds how long a group is tried
+    again while the head is locked by somebody else. `on_commit` is called after each transaction,
+    before its commands are answered, in the thread that committed it.
     """
 
     def __init__(
         self,
         connect: Callable[[], Any],
         *,
+        connect_lane: Callable[[], Any] | None = None,
         patience: float = 15.0,
         on_commit: Callable[[], None] | None = None,
     ) -> None:
+        self._answer = groups.answer
         self._connect = connect
+        self._connect_lane = connect_lane
         self._patience = patience
         self._on_commit = on_commit
-        self._queue: SimpleQueue[_Waiting | None] = SimpleQueue()
+        self._queue: SimpleQueue[Waiting | None] = SimpleQueue()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
+        self._lane: Lane | None = None
+        self._lane_tried = -_LANE_REST
         self._closed = False
+        self._stopped = False
         self._connection: Any = None
         self._usual = 1
         self.groups = 0
@@ -245,7 +101,8 @@ class Committer:
 
     def waiting(self) -> int:
         """How many commands wait to be taken into a group."""
-        return self._queue.qsize()
+        lane = self._lane
+        return self._queue.qsize() + (0 if lane is None else lane.waiting())
 
     def submit(self, append: Append) -> Future[Appended]:
         """Queue a command; the future gives its positions or one of these errors.
@@ -254,15 +111,27 @@ class Committer:
         receipt), `DataError` (the database refuses a value), `OutcomeUnknown`, `LogUnavailable`.
         """
         future: Future[Appended] = Future()
-        self._enqueue(_Waiting(append, future, None))
+        self._enqueue(Waiting(append, future, None))
         return future
 
     def submit_from_loop(self, append: Append) -> asyncio.Future[Appended]:
         """As `submit`, for the running event loop: one wake-up answers a whole group."""
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[Appended] = loop.create_future()
-        self._enqueue(_Waiting(append, future, loop))
-        return future
+        waiting = Waiting(append, loop.create_future(), loop)
+        lane = self._lane
+        if lane is not None and lane.loop.is_closed():
+            lane.finish()
+        if (
+            lane is None
+            or lane.loop is not loop
+            or append.tracking is not None
+            or lane.waiting() >= groups.MAX_WAITING
+            or self._closed
+        ):
+            self._enqueue(waiting)
+        else:
+            lane.add(waiting)
+        return waiting.future  # type: ignore[return-value]
 
     def close(self) -> None:
         """Commit what waits, then stop. Commands submitted later are refused."""
@@ -270,6 +139,11 @@ class Committer:
             if self._closed:
                 return
             self._closed = True
+            lane = self._lane
+        if lane is not None:
+            self._finish(lane)
+        with self._lock:
+            self._stopped = True
             thread = self._thread
             self._queue.put(None)
         if thread is not None and thread is not threading.current_thread():
@@ -278,22 +152,96 @@ class Committer:
             rest = self._drained()
         self._answer([(waiting, LogUnavailable("the log is closed")) for waiting in rest])
 
-    def _enqueue(self, waiting: _Waiting) -> None:
+    def _enqueue(self, waiting: Waiting) -> None:
         with self._lock:
             if self._closed:
                 refused = "the log is closed"
-            elif self._queue.qsize() >= MAX_WAITING:
+            elif self._queue.qsize() >= groups.MAX_WAITING:
                 refused = "too many commands are waiting"
             else:
-                if self._thread is None or not self._thread.is_alive():
-                    self._thread = threading.Thread(target=self._run, name="committer", daemon=True)
-                    self._thread.start()
-                self._queue.put(waiting)
+                self._put(waiting)
                 return
         self._answer([(waiting, LogUnavailable(refused))])
 
+    def _put(self, waiting: Waiting) -> None:
+        if self._thread is None or not self._thread.is_alive():
+            self._thread = threading.Thread(target=self._run, name="committer", daemon=True)
+            self._thread.start()
+        self._queue.put(waiting)
+
+    def _take_back(self, group: Sequence[Waiting]) -> None:
+        """From a lane; also while it is finished in order to close."""
+        with self._lock:
+            if not self._stopped:
+                for waiting in group:
+                    self._put(waiting)
+                return
+        self._answer([(waiting, LogUnavailable("the log is closed")) for waiting in group])
+
+    def _committed(self, commands: int) -> None:
+        self.groups += 1
+        self.commands += commands
+        if self._on_commit is not None:
+            self._on_commit()
+
+    def _open_lane(self, group: Sequence[Waiting]) -> None:
+        """For the commands of an event loop that come after these, if there is none yet."""
+        loop = next((waiting.loop for waiting in group if waiting.loop is not None), None)
+        if loop is None or self._lane is not None or self._connect_lane is None or self._closed:
+            return
+        if time.monotonic() < self._lane_tried + _LANE_REST:
+            return
+        self._lane_tried = time.monotonic()
+        try:
+            connection = connected(self._connect_lane)
+        except psycopg2.Error as error:
+            log.debug("no lane", error=type(error).__name__)
+            return
+        lane = Lane(
+            connection,
+            loop,
+            back=self._take_back,
+            gone=self._lane_gone,
+            committed=self._committed,
+        )
+        with self._lock:
+            opened = not self._closed
+            if opened:
+                self._lane = lane
+        try:
+            if opened:
+                loop.call_soon_threadsafe(lane.start)
+        except RuntimeError:  # the loop is closed
+            opened = False
+        if not opened:
+            self._lane = None
+            connection.close()
+
+    def _lane_gone(self) -> None:
+        self._lane = None
+
+    @staticmethod
+    def _finish(lane: Lane) -> None:
+        finished = threading.Event()
+
+        def finish() -> None:
+            lane.finish()
+            finished.set()
+
+        try:
+            here = asyncio.get_running_loop() is lane.loop
+        except RuntimeError:
+            here = False
+        with contextlib.suppress(RuntimeError):
+            if not here and lane.loop.is_running():
+                lane.loop.call_soon_threadsafe(finish)
+                while lane.loop.is_running() and not finished.wait(0.05):
+                    pass
+        if not finished.is_set():
+            lane.finish()
+
     def _run(self) -> None:
-        group: list[_Waiting] = []
+        group: list[Waiting] = []
         try:
             while True:
                 group = self._take()
@@ -302,12 +250,10 @@ class Committer:
                     return
                 answers = self._commit(group)
                 reach("commit.after")
-                self.groups += 1
-                self.commands += len(group)
-                if self._on_commit is not None:
-                    self._on_commit()
+                self._committed(len(group))
                 self._answer(answers)
-                group = []
+                done, group = group, []
+                self._open_lane(done)
         except BaseException as error:
             # Whatever ended the thread, nobody waits for ever: those under way may be recorded,
             # those still queued are not. The next command starts a new thread.
@@ -322,9 +268,9 @@ class Committer:
             if not isinstance(error, Exception):
                 raise
 
-    def _drained(self) -> list[_Waiting]:
+    def _drained(self) -> list[Waiting]:
         """All that wait. Under the lock: the sentinel of `close` must not be taken from another."""
-        rest: list[_Waiting] = []
+        rest: list[Waiting] = []
         while True:
             try:
                 waiting = self._queue.get_nowait()
@@ -333,20 +279,20 @@ class Committer:
             if waiting is not None:
                 rest.append(waiting)
 
-    def _take(self) -> list[_Waiting]:
+    def _take(self) -> list[Waiting]:
         """Wait for a command, then take all that wait with it; empty when closed."""
         first = self._queue.get()
         if first is None:
             return []
         group = [first]
         size = first.size
-        patience = time.monotonic() + LINGER
-        while len(group) < MAX_COMMANDS and size < MAX_BYTES:
+        patience = time.monotonic() + groups.LINGER
+        while len(group) < groups.MAX_COMMANDS and size < groups.MAX_BYTES:
             try:
                 waiting = self._queue.get_nowait()
             except Empty:
                 left = patience - time.monotonic()
-                if len(group) >= self._usual or left <= 0:
+                if len(group) >= min(self._usual, groups.ENOUGH) or left <= 0:
                     break
                 try:
                     waiting = self._queue.get(timeout=left)
@@ -360,21 +306,7 @@ class Committer:
         self._usual = len(group)
         return group
 
-    @staticmethod
-    def _answer(answers: Sequence[tuple[_Waiting, Outcome]]) -> None:
-        by_loop: dict[asyncio.AbstractEventLoop | None, list[tuple[_Waiting, Outcome]]] = {}
-        for answer in answers:
-            by_loop.setdefault(answer[0].loop, []).append(answer)
-        for loop, part in by_loop.items():
-            if loop is None:
-                _settle(part)
-                continue
-            try:
-                loop.call_soon_threadsafe(_settle, part)
-            except RuntimeError:
-                log.warning("event loop closed before its commands were answered", count=len(part))
-
-    def _commit(self, group: list[_Waiting]) -> list[tuple[_Waiting, Outcome]]:
+    def _commit(self, group: list[Waiting]) -> Answers:
         deadline = time.monotonic() + self._patience
         while True:
             try:
@@ -385,7 +317,7 @@ class Committer:
                     return [(waiting, LogUnavailable(message)) for waiting in group]
                 log.warning("append tried again", error=type(error).__name__, commands=len(group))
 
-    def _try_commit(self, group: list[_Waiting]) -> list[tuple[_Waiting, Outcome]]:
+    def _try_commit(self, group: list[Waiting]) -> Answers:
         try:
             connection = self._connected()
         except psycopg2.Error as error:
@@ -396,52 +328,43 @@ class Committer:
             if all(waiting.append.tracking is None for waiting in group):
                 try:
                     return self._append_group(connection, group)
-                except _SESSION_ENDED:
+                except SESSION_ENDED:
                     raise
                 except (
                     psycopg2.IntegrityError,
                     psycopg2.DataError,
                     pg.ProgramLimitExceeded,
-                    *_NOT_A_ROW,
+                    *NOT_A_ROW,
                 ) as error:
                     if connection.closed:
                         raise
                     log.debug("group refused", error=type(error).__name__, commands=len(group))
             return self._append_each(connection, group)
-        except _SESSION_ENDED as error:
+        except SESSION_ENDED as error:
             self._disconnect()
-            return self._unknown(group, error)
+            return groups.unknown(group, error)
         except _TRY_AGAIN:
             raise
         except psycopg2.Error as error:
             broken = bool(connection.closed) or error.pgcode is None
             self._disconnect()
             if broken:
-                return self._unknown(group, error)
+                return groups.unknown(group, error)
             log.exception("append refused", commands=len(group))
             message = f"the database refused the append: {error.pgcode}"
             return [(waiting, LogUnavailable(message)) for waiting in group]
 
-    @staticmethod
-    def _unknown(group: list[_Waiting], error: Exception) -> list[tuple[_Waiting, Outcome]]:
-        log.warning("connection lost while committing", error=type(error).__name__)
-        return [
-            (waiting, OutcomeUnknown("the connection was lost while committing"))
-            for waiting in group
-        ]
-
     def _connected(self) -> Any:
         connection = self._connection
-        if connection is not None and _hung_up(connection):
+        if connection is not None and hung_up(connection):
             self._disconnect()
             connection = None
         if connection is None:
             connection = self._connect()
             self._connection = connection
             with connection.cursor() as cursor:
-                # A group's shape never changes: planning it once saves a third of its time.
-                cursor.execute("SET plan_cache_mode = force_generic_plan")
-                cursor.execute(_PREPARE_GROUP)
+                for statement in PREPARING:
+                    cursor.execute(statement)
         return connection
 
     def _disconnect(self) -> None:
@@ -452,33 +375,16 @@ class Committer:
             except psycopg2.Error:
                 log.debug("closing a broken connection failed")
 
-    def _append_group(
-        self, connection: Any, group: list[_Waiting]
-    ) -> list[tuple[_Waiting, Outcome]]:
-        events: list[dict[str, Any]] = []
-        receipts: list[dict[str, Any]] = []
-        lasts: list[int] = []
-        for waiting in group:
-            append = waiting.append
-            events += _event_rows(append, len(events) + 1)
-            lasts.append(len(events))
-            if append.receipt is not None:
-                receipts.append(_receipt_row(append.receipt, len(events)))
+    def _append_group(self, connection: Any, group: list[Waiting]) -> Answers:
+        rows, lasts = group_of(waiting.append for waiting in group)
         reach("commit.before")
         with connection.cursor() as cursor:
-            cursor.execute(
-                "EXECUTE append_group (%s, %s, %s)", (len(events), _json(events), _json(receipts))
-            )
+            cursor.execute(APPEND_GROUP, rows)
             base = cursor.fetchone()[0]
-        return [
-            (waiting, Appended(base + last, len(waiting.append.events)))
-            for waiting, last in zip(group, lasts, strict=True)
-        ]
+        return groups.appended(group, base, lasts)
 
-    def _append_each(
-        self, connection: Any, group: list[_Waiting]
-    ) -> list[tuple[_Waiting, Outcome]]:
-        answers: list[tuple[_Waiting, Outcome]] = []
+    def _append_each(self, connection: Any, group: list[Waiting]) -> Answers:
+        answers: list[tuple[Waiting, Outcome]] = []
         with connection.cursor() as cursor:
             cursor.execute("BEGIN")
             try:
@@ -511,7 +417,7 @@ class Committer:
                     ) as error:
                         cursor.execute("ROLLBACK TO SAVEPOINT command")
                         outcome = DataError(f"the database refuses a value: {error.pgcode}")
-                    except _NOT_A_ROW as error:
+                    except NOT_A_ROW as error:
                         cursor.execute("ROLLBACK TO SAVEPOINT command")
                         outcome = DataError(f"a value cannot be stored: {type(error).__name__}")
                     cursor.execute("RELEASE SAVEPOINT command")
@@ -536,15 +442,12 @@ class Committer:
             cursor.execute(TRACK, (tracking.application_name, tracking.notification_id))
             if cursor.rowcount != 1:
                 raise IntegrityError("a tracking record may only move forward")
+        given = {"rows": as_json(rows_of(append, 1)), "base": base, "recorded_at": recorded_at}
         # The receipt first: a repeated command is told so, even where its events conflict too.
         if append.receipt is not None:
-            rows = _json([_receipt_row(append.receipt, len(append.events))])
-            cursor.execute(
-                _INSERT_RECEIPT, {"rows": rows, "base": base, "recorded_at": recorded_at}
-            )
+            cursor.execute(INSERT_RECEIPT, given)
         if append.events:
-            rows = _json(_event_rows(append, 1))
-            cursor.execute(_INSERT_EVENTS, {"rows": rows, "base": base, "recorded_at": recorded_at})
+            cursor.execute(INSERT_EVENTS, given)
         return Appended(last, len(append.events))
 
     @staticmethod

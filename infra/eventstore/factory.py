@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -94,11 +94,16 @@ class Factory(InfrastructureFactory[TrackingRecorder]):
             "statement_timeout": "60s",
         }
 
+    def _connect_writer(self, *, asynchronous: bool = False) -> Any:
+        settings = self._writer_settings
+        return connect(self._url, **self._session, settings=settings, asynchronous=asynchronous)
+
     @cached_property
     def committer(self) -> Committer:
         """The one writer of this process."""
         return Committer(
-            lambda: connect(self._url, **self._session, settings=self._writer_settings),
+            self._connect_writer,
+            connect_lane=partial(self._connect_writer, asynchronous=True),
             patience=float(self.env.get("LOG_PATIENCE", "15")),
             on_commit=self.doorbell.ring,
         )

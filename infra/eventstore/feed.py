@@ -18,7 +18,10 @@ from infra.postgres import Pool
 
 @dataclass(slots=True)
 class Recorded:
-    """An event as the log holds it. Personal fields of `event` are unopened: only their token."""
+    """An event as the log holds it. Personal fields of `event` are unopened: only their token.
+
+    What few readers look at is left as text, which costs less to read.
+    """
 
     position: int
     stream_id: UUID
@@ -28,9 +31,9 @@ class Recorded:
     occurred_at: datetime
     recorded_at: datetime
     actor: str
-    command_id: UUID
-    correlation_id: UUID
-    causation_id: UUID | None
+    command_id: str
+    correlation_id: str
+    causation_id: str | None
     reason: str | None
     traceparent: str | None
     event: Any
@@ -66,16 +69,35 @@ class Batch:
 
 
 _COLUMNS = """position, stream_id, version, topic, partition_key, occurred_at, recorded_at,
-    actor, command_id, correlation_id, causation_id, reason, traceparent, class_version, state"""
+    actor, command_id::text, correlation_id::text, causation_id::text, reason, traceparent,
+    class_version, state"""
 
 
 _CRC32_SINCE = 180000
-"""From this version on the server can tell by itself what belongs to a partition."""
+"""From this version on the server has a function for it."""
 
 
 def partition_of(partition_key: UUID, partitions: int) -> int:
     """The partition of a key: CRC-32 of its 16 bytes, modulo the number of partitions."""
     return zlib.crc32(partition_key.bytes) % partitions
+
+
+def crc32_sql(octets: str) -> str:
+    """SQL for the CRC-32 of the 16 octets of a bytea, as a bigint.
+
+    A CRC is affine: that of a message is that of zeros, XOR what each of its octets adds. Takes
+    about a microsecond.
+    """
+    zeros = bytes(16)
+    parts = [str(zlib.crc32(zeros))]
+    for place in range(16):
+        added = (
+            zlib.crc32(zeros[:place] + bytes([octet]) + zeros[place + 1 :]) ^ zlib.crc32(zeros)
+            for octet in range(256)
+        )
+        table = ",".join(str(one) for one in added)
+        parts.append(f"('{{{table}}}'::bigint[])[get_byte({octets}, {place}) + 1]")
+    return f"({' # '.join(parts)})"
 
 
 def recorded(row: Sequence[Any]) -> Recorded:
@@ -142,14 +164,19 @@ class StoreFeed:
         The server sorts them. Takes up a connection, and has it in a transaction, until the end.
         """
         with self._pool.connection() as connection, connection.cursor() as cursor:
-            at_server = connection.server_version >= _CRC32_SINCE
-            statement = f"SELECT {_COLUMNS} FROM events WHERE position <= %s"
+            wanted = "position <= %s"
             parameters: list[Any] = [through]
             if self._topics:
-                statement += " AND topic = ANY(%s)"
+                wanted += " AND topic = ANY(%s)"
                 parameters.append(self._topics)
-            if at_server and len(share) < partitions:
-                statement += " AND crc32(uuid_send(partition_key)) %% %s = ANY(%s::bigint[])"
+            statement = f"SELECT {_COLUMNS} FROM events WHERE {wanted}"
+            if len(share) < partitions:
+                known = connection.server_version >= _CRC32_SINCE
+                crc32 = "crc32(octets)" if known else crc32_sql("octets")
+                statement = f"""SELECT {_COLUMNS} FROM (
+                        SELECT *, uuid_send(partition_key) AS octets FROM events
+                        WHERE {wanted} OFFSET 0) AS event
+                    WHERE {crc32} %% %s = ANY(%s::bigint[])"""
                 parameters += [partitions, sorted(share)]
             cursor.execute("BEGIN READ ONLY; SET LOCAL work_mem TO '64MB'")
             try:
@@ -159,11 +186,7 @@ class StoreFeed:
                     parameters,
                 )
                 for some in _whole_keys(cursor, rows):
-                    yield [
-                        recorded(row)
-                        for row in some
-                        if at_server or partition_of(row[_KEY], partitions) in share
-                    ]
+                    yield [recorded(row) for row in some]
             finally:
                 if not connection.closed:
                     cursor.execute("ROLLBACK")

@@ -32,15 +32,15 @@ from eventsourcing.persistence import (
 )
 from psycopg2.extras import execute_values
 
-from infra.eventstore.committer import (
+from infra.eventstore.committer import Committer
+from infra.eventstore.doorbell import Doorbell
+from infra.eventstore.records import NO_ENVELOPE, Append, LedgerEvent, Receipt
+from infra.eventstore.statements import (
     SELECT_RECEIPT,
     SELECT_RECEIPTS,
     TRACK,
-    Committer,
     receipt_of,
 )
-from infra.eventstore.doorbell import Doorbell
-from infra.eventstore.records import NO_ENVELOPE, Append, LedgerEvent, Receipt
 from infra.postgres import Pool
 
 _POLL_SECONDS = 1.0

@@ -18,6 +18,7 @@ from eventsourcing.domain import DomainEventProtocol, Snapshot
 from eventsourcing.persistence import Mapper, StoredEvent, Transcoder
 from eventsourcing.utils import TopicError, get_topic, resolve_topic
 
+import domain.application  # noqa: F401  (the classes that topics name)
 from domain.aggregate import LedgerAggregate
 from domain.values import Personal
 from infra.eventstore.records import LedgerEvent
@@ -95,7 +96,7 @@ class _Codec:
 
     def fields(self, body: Any) -> dict[str, Any]:
         """What a decoded body holds, by name."""
-        return {name: getattr(body, name) for name in self.names}
+        return msgspec.structs.asdict(body)
 
 
 def _mentions_personal(hint: Any, seen: frozenset[Any] = frozenset()) -> bool:
@@ -168,9 +169,24 @@ def personal_in(value: Any) -> Iterator[Personal]:
     elif isinstance(value, (tuple, list)):
         for part in value:
             yield from personal_in(part)
-    elif dataclasses.is_dataclass(value):
-        for field in dataclasses.fields(value):
-            yield from personal_in(getattr(value, field.name))
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+        for name in _may_hold_personal(type(value)):
+            yield from personal_in(getattr(value, name))
+
+
+@cache
+def _may_hold_personal(cls: type) -> tuple[str, ...]:
+    """The fields of a dataclass in which personal text may be."""
+    hints = typing.get_type_hints(cls)
+    names = (field.name for field in dataclasses.fields(cls))
+    return tuple(
+        name for name in names if _says_nothing(hints[name]) or _mentions_personal(hints[name])
+    )
+
+
+def _says_nothing(hint: Any) -> bool:
+    """Whether anything may be in what the hint is of, as Any or dict[str, Any]."""
+    return hint is Any or hint is object or any(map(_says_nothing, typing.get_args(hint)))
 
 
 def _rebuilt(value: Any, change: Callable[[Personal], Personal]) -> Any:
@@ -228,16 +244,18 @@ def decode_event(
     Errors: `ValueError` for a body that does not fit its class, and for personal text that was
     sealed for another event or field.
     """
-    cls = resolve_topic(topic)
-    event = object.__new__(cls)
-    body = decode_body(topic, stream_id, version, class_version, state)
-    fields: dict[str, Any] = codec_of(topic).fields(body)
+    codec = codec_of(topic)
+    body = codec.decode(state, class_version)
+    if codec.personal:
+        _check_places(codec, body, stream_id, version)
+    event: Any = object.__new__(codec.cls)
+    fields = event.__dict__
+    fields.update(codec.fields(body))
     fields["originator_id"] = stream_id
     fields["originator_version"] = version
     fields["timestamp"] = occurred_at
     if version == 1:
         fields["originator_topic"] = topic.rpartition(".")[0]
-    event.__dict__.update(fields)
     return event
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 from uuid import UUID, uuid4
 
 import pytest
@@ -13,6 +15,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from infra.commands import Answer, StillConflicting, StoreUnavailable
+from infra.eventstore.committer import Committer
+from infra.eventstore.groups import Answers
+from infra.eventstore.lane import Lane
 from infra.eventstore.records import OutcomeUnknown
 from tests.integration.eventstore.products import Product
 from tests.integration.eventstore.stepping import Log, run
@@ -47,7 +52,8 @@ class Faulty:
 
     def __init__(self, product: Product, log: Log) -> None:
         self._commit = product.committer._append_group
-        self._log = log
+        self.log = log
+        self.by_lane = 0
         self.fault: str | None = None
 
     def __call__(self, connection: Any, group: Any) -> Any:
@@ -56,12 +62,42 @@ class Faulty:
             raise RuntimeError(fault)
         if fault == "session ended":
             own = connection.info.backend_pid
-            self._log.rows("SELECT pg_terminate_backend(%s)", [own])
+            self.log.rows("SELECT pg_terminate_backend(%s)", [own])
         answers = self._commit(connection, group)
         if fault == "dies after":
             raise RuntimeError(fault)
         if fault == "connection closed after":
             connection.close()
+        return answers
+
+
+class FaultyLane(Lane):
+    """A lane on which each group may meet the fault that its committer has to come."""
+
+    faulty: ClassVar[dict[Committer, Faulty]] = {}
+
+    def __init__(self, *args: Any, committed: Any, **more: Any) -> None:
+        super().__init__(*args, committed=committed, **more)
+        self._of = self.faulty[committed.__self__]
+        self._meets: str | None = None
+
+    def _take(self) -> None:
+        super()._take()
+        self._meets, self._of.fault = self._of.fault, None
+        self._of.by_lane += 1
+        if self._meets == "dies before":
+            raise RuntimeError(self._meets)
+        if self._meets == "session ended":
+            own = self._connection.info.backend_pid
+            self._of.log.rows("SELECT pg_terminate_backend(%s)", [own])
+
+    def _done(self) -> Answers:
+        answers = super()._done()
+        if self._meets == "dies after":
+            raise RuntimeError(self._meets)
+        if self._meets == "connection closed after":
+            with socket.socket(fileno=os.dup(self._connection.fileno())) as own:
+                own.shutdown(socket.SHUT_RDWR)
         return answers
 
 
@@ -126,12 +162,19 @@ async def _ordered(product: Product, customer: UUID, order: str) -> Answer:
     return await product.order(customer, order, order)
 
 
+@pytest.mark.parametrize("by_lane", [False, True], ids=["by the thread", "by lanes, too"])
 def test_interleaved_commands_with_faults(
-    new_product: Callable[..., Product], log: Log, monkeypatch: pytest.MonkeyPatch
+    new_product: Callable[..., Product], log: Log, monkeypatch: pytest.MonkeyPatch, by_lane: bool
 ) -> None:
     products = [new_product(), new_product()]
     faulty = [Faulty(product, log) for product in products]
+    monkeypatch.setattr("infra.eventstore.committer.Lane", FaultyLane)
+    monkeypatch.setattr("infra.eventstore.committer._LANE_REST", 0.0)
     for product, each in zip(products, faulty, strict=True):
+        monkeypatch.setitem(FaultyLane.faulty, product.committer, each)
         monkeypatch.setattr(product.committer, "_append_group", each)
+        if not by_lane:
+            monkeypatch.setattr(product.committer, "_connect_lane", None)
     interleaved(products=products, faulty=faulty, log=log)
     assert log.check() > 100
+    assert all((each.by_lane > 50) is by_lane for each in faulty)

@@ -10,10 +10,18 @@ from uuid import uuid4
 
 import pytest
 from eventsourcing.persistence import DataError, IntegrityError, Tracking
+from msgspec import structs
 
-from infra.eventstore import committer as committer_module
+from infra.eventstore import groups
 from infra.eventstore.factory import Factory
-from infra.eventstore.records import AlreadyDone, Append, Appended, LogUnavailable
+from infra.eventstore.records import (
+    AlreadyDone,
+    Append,
+    Appended,
+    Envelope,
+    LedgerEvent,
+    LogUnavailable,
+)
 from tests.integration.eventstore.stepping import (
     PATIENCE,
     Log,
@@ -39,7 +47,7 @@ def test_what_waits_is_committed_together(log: Log, log_factory: Factory) -> Non
 def test_a_group_is_bounded(
     log: Log, log_factory: Factory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(committer_module, "MAX_COMMANDS", 3)
+    monkeypatch.setattr(groups, "MAX_COMMANDS", 3)
     with log.held():
         futures = [log_factory.committer.submit(command())]
         eventually(log.waiting_for_a_lock)
@@ -48,7 +56,7 @@ def test_a_group_is_bounded(
     eventually(lambda: log_factory.committer.groups == 1 + 3)
     assert log_factory.committer.commands == 8
 
-    monkeypatch.setattr(committer_module, "MAX_BYTES", 2000)
+    monkeypatch.setattr(groups, "MAX_BYTES", 2000)
     big = [command(event(state=b'"' + b"x" * 1000 + b'"')) for _ in range(4)]
     with log.held():
         futures = [log_factory.committer.submit(command())]
@@ -60,10 +68,69 @@ def test_a_group_is_bounded(
     assert log.check() == 13
 
 
+def test_enough_commands_wait_for_no_more(
+    log: Log, log_factory: Factory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    enough = groups.ENOUGH
+    for future in as_one_group(log, log_factory.committer, [command() for _ in range(enough + 4)]):
+        future.result(PATIENCE)
+    monkeypatch.setattr(groups, "LINGER", 1_000 * PATIENCE)
+    futures = [log_factory.committer.submit(command()) for _ in range(enough)]
+    for future in futures:
+        future.result(PATIENCE)
+    assert log.check() == 1 + 2 * enough + 4
+
+
+STATES = [b'{"name": "\xc3\xa9 \\\\u0000 \\" "}', b"\xff\xfe", b"a\x00b", b""]
+COLUMNS = """stream_id, version, topic, class_version, partition_key, actor, command_id,
+    correlation_id, causation_id, reason, traceparent, occurred_at = recorded_at, state"""
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [command, lambda: Append([event()], tracking=Tracking("upstream", 1))],
+    ids=["in one statement", "one by one"],
+)
+def test_what_is_stored_is_what_was_given(
+    log: Log, log_factory: Factory, beside: Callable[[], Append]
+) -> None:
+    """With all there can be, or only what there must be."""
+    stream, customer = uuid4(), uuid4()
+    plain, whole = envelope(), Envelope("me", uuid4(), uuid4(), uuid4(), "why", "00-trace-01")
+    events = [event(state=state) for state in STATES]
+    last = event(stream, 7, topic="test.else", class_version=3, state=b"[]")
+    given = [
+        Append(events, plain, receipt=receipt("one", id=events[-1].originator_id, extra=None)),
+        Append([event(), last], whole, {stream: customer}, receipt("two", status=200, version=9)),
+        Append([], plain, receipt=receipt("three", version=4)),
+    ]
+    futures = as_one_group(log, log_factory.committer, [beside(), *given])
+    assert [future.result(PATIENCE).last for future in futures[1:]] == [6, 8, 8]
+
+    def row(one: LedgerEvent, of: Append) -> tuple[Any, ...]:
+        at, envelope = one.originator_id, of.envelope
+        return (
+            at, one.originator_version, one.topic, one.class_version,
+            of.partition_keys.get(at, at), envelope.actor, envelope.command_id,
+            envelope.correlation_id, envelope.causation_id, envelope.reason, envelope.traceparent,
+            True, one.state,
+        )  # fmt: skip
+
+    stored = log.rows(f"SELECT {COLUMNS} FROM events WHERE position > 2 ORDER BY position")
+    assert [(*found[:-1], bytes(found[-1])) for found in stored] == [
+        row(one, of) for of in given for one in of.events
+    ]
+    recorder = log_factory.application_recorder()
+    found = recorder.receipts("tester", ["one", "two", "three"])
+    for append, position in zip(given, (6, 8, 8), strict=True):
+        assert append.receipt is not None
+        assert found[append.receipt.key] == structs.replace(append.receipt, position=position)
+
+
 def test_a_full_queue_refuses(
     log: Log, log_factory: Factory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(committer_module, "MAX_WAITING", 2)
+    monkeypatch.setattr(groups, "MAX_WAITING", 2)
     with log.held():
         opener = log_factory.committer.submit(command())
         eventually(log.waiting_for_a_lock)
@@ -234,38 +301,3 @@ def test_a_lock_that_is_freed_in_time_costs_only_a_delay(
         first = eventually(lambda: waiting_since(log))
         eventually(lambda: (again := waiting_since(log)) and again > first)
     assert future.result(PATIENCE) == Appended(1, 1)
-
-
-@pytest.mark.parametrize(
-    "tracking", [None, Tracking("upstream", 1)], ids=["in one statement", "one by one"]
-)
-def test_events_keep_what_they_were_given(
-    log: Log, log_factory: Factory, tracking: Tracking | None
-) -> None:
-    key, stream = uuid4(), uuid4()
-    trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
-    envelope_ = envelope("somebody", reason="because", causation_id=uuid4(), traceparent=trace)
-    append = Append(
-        [event(stream, class_version=3)],
-        envelope=envelope_,
-        partition_keys={stream: key},
-        tracking=tracking,
-    )
-    log_factory.committer.submit(append).result(PATIENCE)
-    assert log.rows(
-        "SELECT stream_id, class_version, partition_key, actor, command_id, correlation_id,"
-        " causation_id, reason, traceparent, occurred_at = recorded_at FROM events"
-    ) == [
-        (
-            stream,
-            3,
-            key,
-            "somebody",
-            envelope_.command_id,
-            envelope_.correlation_id,
-            envelope_.causation_id,
-            "because",
-            trace,
-            True,
-        )
-    ]

@@ -317,8 +317,9 @@ def test_no_log_line_and_no_error_shows_it(
         raise RuntimeError("injected")
 
     async def steps() -> None:
-        await people.tell(product)
         committer = product.committer
+        monkeypatch.setattr(committer, "_connect_lane", None)  # all by the thread
+        await people.tell(product)
         await attempt("1", "_append_group", dies, committer)
         await attempt("2", "_connect", dies, committer)
         await attempt("3", "prepare", dies, product.factory.vault)

@@ -8,7 +8,7 @@ import pytest
 
 from infra.eventstore.outbox import LeaseLost
 from tests.integration.relay.ground import Ground
-from workers.relay import STUCK
+from workers.relay import STUCK, lease_holder
 
 
 def test_a_standby_does_not_publish(ground: Ground):
@@ -143,3 +143,8 @@ def test_a_renewal_under_way_while_the_lease_is_given_up_comes_to_nothing(
     with pytest.raises(LeaseLost):
         first.renew()
     assert second.take()
+
+
+def test_no_two_holders_have_the_same_name(ground: Ground):
+    """Also of one host and process number, at the same moment."""
+    assert len({lease_holder(ground.settings) for _ in range(50)}) == 50
