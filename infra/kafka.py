@@ -224,9 +224,9 @@ class Arrived:
                 datetime.fromisoformat(headers["ce_time"].decode()),
                 datetime.fromisoformat(headers["ce_recordedtime"].decode()),
                 headers["ce_actor"].decode(),
-                _id(headers["ce_commandid"]),
-                _id(headers["ce_correlationid"]),
-                None if causation is None else _id(causation),
+                headers["ce_commandid"].decode(),
+                headers["ce_correlationid"].decode(),
+                None if causation is None else causation.decode(),
                 None if reason is None else reason.decode(),
                 self.traceparent,
                 int(headers["ce_dataschema"].rpartition(b":")[2]),
@@ -368,6 +368,19 @@ def discard(producer: KafkaProducer, timeout: float = 2.0) -> None:
         producer.close(timeout=0)
 
 
+class Assignor(CooperativeStickyAssignor):  # type: ignore[misc]
+    """Says what it likes to be asked again: a member whose `salt` is another than when it joined
+    last makes the group share out its partitions anew. (A broker that knows a member, and hears
+    nothing new of it, repeats what it was given.)"""
+
+    salt = b""
+
+    def metadata(self, topics: Any) -> Any:
+        subscription = super().metadata(topics)
+        subscription.user_data = self.salt
+        return subscription
+
+
 def make_consumer(
     settings: Settings,
     *,
@@ -385,7 +398,7 @@ def make_consumer(
         options = {
             "group_id": group,
             "group_instance_id": instance,
-            "partition_assignment_strategy": [CooperativeStickyAssignor],
+            "partition_assignment_strategy": [Assignor],
             **options,
         }
     defaults = {
@@ -400,6 +413,33 @@ def make_consumer(
     if group is not None:
         consumer.subscribe([settings.kafka_topic], listener=listener)
     return consumer
+
+
+@contextmanager
+def _admin(settings: Settings) -> Iterator[Any]:
+    admin = _connected(KafkaAdminClient, **client_options(settings), request_timeout_ms=10_000)
+    try:
+        yield admin
+    finally:
+        with suppress(KafkaError, OSError, RuntimeError):
+            admin.close()
+
+
+def unassigned(settings: Settings, group: str) -> set[int]:
+    """The partitions that a settled group has given to none of its members; of one that is not
+    settled nothing is said. Raises `KafkaUnavailable`."""
+    with _admin(settings) as admin, speaking():
+        found = admin.describe_groups([group])[group]
+    if found["group_state"] != "Stable":
+        return set()
+    given = {
+        partition
+        for member in found["members"]
+        for topic in (member["member_assignment"] or {}).get("assigned_partitions", ())
+        if topic["topic"] == settings.kafka_topic
+        for partition in topic["partitions"]
+    }
+    return set(range(settings.partitions)) - given
 
 
 @dataclass(frozen=True, slots=True)
@@ -510,15 +550,10 @@ def ensure_checkpoints(settings: Settings) -> str:
             "retention.bytes": "-1",
         },
     )
-    admin = _connected(KafkaAdminClient, **client_options(settings), request_timeout_ms=10_000)
-    try:
-        with speaking():
-            with suppress(TopicAlreadyExistsError):
-                admin.create_topics([topic])
-            admin.wait_for_topics([name])
-    finally:
-        with suppress(KafkaError, OSError, RuntimeError):
-            admin.close()
+    with _admin(settings) as admin, speaking():
+        with suppress(TopicAlreadyExistsError):
+            admin.create_topics([topic])
+        admin.wait_for_topics([name])
     return name
 
 

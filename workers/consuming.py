@@ -50,7 +50,8 @@ class Patience:
     hole: float = 5.0
     """Until a hole that is not filled is told of, and the partition read from its beginning."""
     stall: float = 30.0
-    """Until a partition that is not read counts as stalled, and a new consumer is made."""
+    """Until a partition that is not read counts as stalled, and a new consumer is made; or, if it
+    is nobody's, the partitions are shared out anew."""
     look: float = 2.0
     """Between two looks at the topic and the log."""
     commit: float = 1.0
@@ -121,6 +122,7 @@ class Consumer:
         self._pace = Pace(min(_BATCH_SECONDS, self._limits.poll_deadline / 10))
         self._holes = HoleWatch(self._patience.hole)
         self._stalls = StallWatch(self._patience.stall)
+        self._others = StallWatch(self._patience.stall)
         self._rewound: dict[int, int] = {}
         self._known_foreign: set[UUID] = set()
         self._stalled: set[int] = set()
@@ -405,6 +407,33 @@ class Consumer:
             return
         self._back("Kafka")
         self._act_on_stalls(self._stalls.look(offsets, self._clock()), offsets)
+        if self._settled:
+            self._look_after_others(member)
+
+    def _look_after_others(self, member: Membership) -> None:
+        """Whether others' partitions are anybody's.
+
+        Partitions change hands in two steps: one member gives up some, and joins again so that
+        another gets them. A static member that is killed in between comes back without this: it
+        is given what it was to keep, and nobody joins again.
+        """
+        head, positions = self._meanwhile(
+            member, lambda: (self._head().position, self._projector.all_positions())
+        )
+        others = {p: (at, head) for p, at in positions.items() if p not in self._sieve.positions}
+        still = self._others.look(others, self._clock())
+        if not still:
+            return
+        try:
+            nobodys = still & self._meanwhile(member, member.unassigned)
+        except KafkaUnavailable:
+            return  # the next look will tell
+        if nobodys:
+            self._log.error(
+                "partitions are nobody's: they are shared out anew", partitions=sorted(nobodys)
+            )
+            self._others.forget()
+            member.share_anew()
 
     def _act_on_stalls(
         self, stalled: set[int], offsets: Mapping[int, tuple[int | None, int]]

@@ -13,13 +13,13 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from kafka import ConsumerRebalanceListener, TopicPartition
 from kafka.errors import FencedInstanceIdError, KafkaError
 from kafka.structs import MemberState, OffsetAndMetadata
 
-from infra.kafka import KafkaUnavailable, ensure_topic, make_consumer, speaking
+from infra.kafka import KafkaUnavailable, ensure_topic, make_consumer, speaking, unassigned
 from infra.settings import Settings
 
 _ANSWER_MS = 1_000
@@ -104,6 +104,7 @@ class Membership:
     def __init__(self, settings: Settings, group: str, instance: str, limits: Limits) -> None:
         """Raises `KafkaUnavailable` and `WrongPartitions`."""
         self.group = group
+        self._settings = settings
         self._topic = settings.kafka_topic
         self._partitions = settings.partitions
         self._instance = instance
@@ -150,6 +151,17 @@ class Membership:
         """The partitions that are this member's now."""
         self._notes.changed = False
         return {one.partition for one in self._consumer.assignment()}
+
+    def unassigned(self) -> set[int]:
+        """The partitions that the group has given to nobody, once it is settled. Asks Kafka."""
+        return unassigned(self._settings, self.group)
+
+    def share_anew(self) -> None:
+        """Have the group share out its partitions again, in the polls to come."""
+        coordinator = self._consumer._coordinator
+        for assignor in coordinator._assignors.values():
+            assignor.salt = uuid4().bytes
+        coordinator.request_rejoin()
 
     def poll(self, seconds: float, most: int) -> dict[int, list[Any]]:
         """Records by partition, each in order of offsets; at most `most` in all. Waits only while

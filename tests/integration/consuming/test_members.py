@@ -80,6 +80,52 @@ def test_a_worker_that_starts_again_has_its_partitions_at_once(group_of: GroupOf
     group.check()
 
 
+def test_partitions_that_were_given_up_but_not_handed_on_are_shared_out_anew(
+    group_of: GroupOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever gave them up was killed before it joined again, and comes back under its name. It is
+    enough that one notices who does not lead the group."""
+    group = group_of(told(17, 60))
+    now = 0.0
+    one = group.worker("one")
+    group.until(lambda: len(owned(one)) == PARTITIONS, one)
+    coordinator = one._member._consumer._coordinator  # type: ignore[union-attr]
+    joins = 0
+
+    def request_rejoin() -> None:
+        nonlocal joins
+        joins += 1
+        if joins == 1:  # to take part; the second time it would hand on what it gave up
+            type(coordinator).request_rejoin(coordinator)
+
+    monkeypatch.setattr(coordinator, "request_rejoin", request_rejoin)
+    two = group.worker("two", patience=replace(AT_ONCE, stall=30.0), clock=lambda: now)
+    group.until(lambda: 0 < len(owned(one)) < PARTITIONS, one, two)
+    kept = owned(one)
+    group.kill(one)
+    again = group.worker("one")
+    group.until(lambda: owned(again) == kept, again, two)
+    group.relay.send_all()
+
+    def settled() -> set[int]:
+        for each in (again, two):
+            each.step()
+        return two._member.unassigned()  # type: ignore[union-attr]
+
+    assert settled() == set(range(PARTITIONS)) - kept
+    for _ in range(30):
+        assert settled() == set(range(PARTITIONS)) - kept
+        assert not owned(two)
+    for _ in range(5):
+        now += 10.0
+        again.step()
+        two.step()
+    group.until(lambda: shared(again, two), again, two)
+    group.carry(again, two)
+    assert not settled()
+    group.check()
+
+
 def test_killed_between_batches_nothing_is_counted_twice(
     group_of: GroupOf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
