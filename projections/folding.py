@@ -16,7 +16,7 @@ from projections import parking
 from projections.origin import NewerProgram
 from projections.projection import Changes, Fold, Projection, fact_line, instant
 from projections.states import States
-from projections.writing import refused, write
+from projections.writing import Statements, refused, send, statements
 
 log = structlog.get_logger(__name__)
 
@@ -86,10 +86,11 @@ class Folding:
         self.memory = memory
         self._now_parked(now)
 
-    def trim(self) -> None:
-        """Forget states until the rest is within the limit."""
+    def trim(self, *, latest: bool = True) -> None:
+        """Forget states until the rest is within the limit; those of the keys of the batch that was
+        folded last only with `latest`."""
         for states in self.memory.states:
-            states.trim()
+            states.trim(latest=latest)
 
     def load_parked(self, cursor: Cursor) -> None:
         """Read which keys wait. Their states are taken to be forgotten."""
@@ -167,7 +168,21 @@ class Folding:
 
     def write(self, cursor: Cursor, changes: list[Changes], failed: list[Failure]) -> None:
         """Write what `fold` found. Raises what the database raises, and UnicodeEncodeError."""
-        write(cursor, self._projection.folds, changes)
+        self.send(cursor, self.statements(changes), changes, failed)
+
+    def statements(self, changes: list[Changes]) -> Statements:
+        """What `send` is to write: from now on the next batch can be folded, from any thread."""
+        return statements(self._projection.folds, changes)
+
+    def send(
+        self,
+        cursor: Cursor,
+        statements: Statements,
+        changes: list[Changes],
+        failed: list[Failure],
+    ) -> None:
+        """Write what `fold` found, which `statements` made ready."""
+        send(cursor, statements)
         self._park(cursor, failed)
         for change in changes:
             self._counters.rows_added += len(change.added)

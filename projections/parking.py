@@ -157,9 +157,9 @@ def _restored(row: dict[str, Any]) -> Recorded:
             datetime.fromisoformat(row["occurred_at"]),
             datetime.fromisoformat(row["recorded_at"]),
             row["actor"],
-            UUID(row["command_id"]),
-            UUID(row["correlation_id"]),
-            None if row["causation_id"] is None else UUID(row["causation_id"]),
+            row["command_id"],
+            row["correlation_id"],
+            row["causation_id"],
             row["reason"],
             row.get("traceparent"),  # not in what was parked before there were traces
             row["class_version"],

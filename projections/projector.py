@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
@@ -20,9 +20,9 @@ from infra.eventstore.feed import Batch, Head, Recorded, partition_of
 from infra.postgres import Pool
 from projections import account, offsets, origin, parking, summaries
 from projections.collector import CollectorPause
-from projections.folding import Counters, Folding
+from projections.folding import Counters, Failure, Folding, Keyed
 from projections.origin import LogBehind, NewerProgram, Origin, OtherLog, RebuildNeeded
-from projections.projection import Projection
+from projections.projection import Changes, Projection
 from projections.writing import make_tables, make_views, refused, use_indexes, use_schema
 
 __all__ = [
@@ -64,12 +64,26 @@ class _Known:
         return before.origin == self.origin and before.positions.items() <= self.positions.items()
 
 
+@dataclass(slots=True)
+class _Work:
+    """The new events of a batch; `folded`: what they change, if that is known already."""
+
+    events: list[Recorded]
+    keyed: Keyed
+    sums: account.Sums
+    folded: tuple[list[Changes], list[Failure]] | None = None
+
+
 class Projector:
     """Applies events to the tables of one projection, for the partitions it owns.
 
     Two ways: `step` reads them from the feed; `own` and `apply` take what a broker delivered. In
     both, rows, positions and the account of what was applied change in one transaction, and the
     positions only from the values they were read at.
+
+    While `step` writes a batch, a thread of its own reads and folds the next one: the states of the
+    keys in memory are then ahead of the tables by what is being written, so these keys stay in
+    memory until it is. What fails drops all states.
 
     Not thread-safe: one thread calls these. Several projectors may share the tables if each owns
     other partitions; if two own the same, one of them gets LateOwner and loses nothing.
@@ -85,7 +99,7 @@ class Projector:
         owned: Sequence[int] | None = None,
         schema: str = "read",
         bi_schema: str | None = "bi",
-        batch: int = 10_000,
+        batch: int = 5_000,
         cached_facts: int = 60_000,
         traced: bool = False,
     ) -> None:
@@ -105,7 +119,7 @@ class Projector:
         self._known: _Known | None = None
         self._promised: dict[int, int] = {}  # the positions that the caller of `apply` knows
         self._pause = CollectorPause()
-        self._ahead: tuple[int, Future[Batch]] | None = None
+        self._ahead: Future[tuple[Batch, _Work]] | None = None
         self._reader = ThreadPoolExecutor(1, f"{projection.name}-feed")
 
     def prepare(self) -> dict[int, int]:
@@ -169,6 +183,8 @@ class Projector:
 
         What is in memory of partitions that go on being owned is kept.
         """
+        if self._ahead is not None:
+            self.forget()
         before, memory = self._known, self._folding.memory
         self._owned = sorted(partitions)
         self.prepare()  # forgets all states
@@ -212,7 +228,7 @@ class Projector:
             moves = {p: (positions[p], max(new, positions[p])) for p, new in reached.items()}
             unseen = self._delivered(events, moves)
             self._pause.hold()
-            self._apply(unseen, moves, offsets or {})
+            self._apply(self._work(unseen), moves, offsets or {})
             self._pause.done(more=False)
         except BaseException as error:
             self._failed(error)
@@ -250,27 +266,26 @@ class Projector:
         after = min(positions.values())
         wanted = limit or self._batch
         try:
-            batch = self._read(after, wanted)
+            batch, work = self._next(after, wanted, positions)
             self._demand_same_log(batch.head)
             if batch.through <= after:
                 self._pause.release()
                 self._look_at_parked()
                 return 0
             moves = {p: (old, batch.through) for p, old in positions.items() if old < batch.through}
-            events = self._unseen(batch.events, positions)
             more = wanted if batch.through - after >= wanted else 0
             self._pause.hold()
             began = time.time()
-            self._apply(events, moves, {}, ahead=(batch.through, more))
+            self._apply(work, moves, {}, ahead=(batch.through, more))
             if self._traced:
                 name = self.projection.name
-                traces = (event.traceparent for event in events)
+                traces = (event.traceparent for event in work.events)
                 tracing.finished(f"project {name}", traces, began, {"projection": name})
             self._pause.done(more=more > 0)
         except BaseException as error:
             self._failed(error)
             raise
-        self._applied(moves, len(events))
+        self._applied(moves, len(work.events))
         return batch.through - after
 
     def look(self) -> None:
@@ -296,7 +311,8 @@ class Projector:
 
     def _applied(self, moves: dict[int, tuple[int, int]], events: int) -> None:
         self._ready().positions.update((partition, new) for partition, (_, new) in moves.items())
-        self._folding.trim()
+        if self._ahead is None:
+            self._folding.trim()
         self.counters.batches += 1
         self.counters.events += events
 
@@ -308,14 +324,20 @@ class Projector:
 
     def forget(self) -> None:
         """Drop everything in memory; it is read from the database again when needed."""
+        self._drop_ahead()
         self._folding.forget()
         self._known = None
-        self._ahead = None
         self._pause.release()
 
+    def _drop_ahead(self) -> None:
+        """Wait for what is being read and folded: nobody else may touch the states meanwhile."""
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None:
+            wait([ahead])
+
     def close(self) -> None:
-        """Wait for the read ahead and stop its thread."""
-        self._ahead = None
+        """Wait for what is read ahead and stop its thread."""
+        self._drop_ahead()
         self._pause.release()
         self._reader.shutdown(cancel_futures=True)
 
@@ -328,16 +350,49 @@ class Projector:
         """Up to this position of the log, all is applied in the owned partitions."""
         return min(self._ready().positions.values(), default=0)
 
+    def all_positions(self) -> dict[int, int]:
+        """How far every partition is applied, also those that are others', by the database."""
+        with self._pool.connection() as connection, connection, connection.cursor() as cursor:
+            use_schema(cursor, self._schema)
+            cursor.execute(
+                "SELECT partition, position FROM position WHERE projection = %s",
+                [self.projection.id],
+            )
+            return dict(cursor.fetchall())
+
     def position_of(self, partition_key: UUID) -> int:
         """Up to this position of the log, all is applied that belongs to this partition key."""
         partition = partition_of(partition_key, self._partitions)
         return self._ready().positions[partition]
 
-    def _read(self, after: int, limit: int) -> Batch:
+    def _next(self, after: int, limit: int, positions: dict[int, int]) -> tuple[Batch, _Work]:
         ahead, self._ahead = self._ahead, None
-        if ahead is not None and ahead[0] == after:
-            return ahead[1].result()
-        return self._feed.read(after, limit)
+        if ahead is not None:
+            return ahead.result()
+        batch = self._feed.read(after, limit)
+        return batch, self._work(self._unseen(batch.events, positions))
+
+    def _look_ahead(
+        self, after: int, limit: int, positions: dict[int, int], fold: bool
+    ) -> tuple[Batch, _Work]:
+        """The batch after the one that is being written, which ends with these positions. Its keys'
+        rows, those in memory aside, are in the tables: there the batch under way changes nothing
+        of them."""
+        batch = self._feed.read(after, limit)
+        work = self._work(self._unseen(batch.events, positions))
+        if fold and work.keyed:
+            self._folding.trim(latest=False)
+            with self._pool.connection() as connection, connection, connection.cursor() as cursor:
+                use_schema(cursor, self._schema)
+                use_indexes(cursor)
+                work.folded = self._folding.fold(cursor, work.keyed)
+        return batch, work
+
+    def _work(self, events: list[Recorded]) -> _Work:
+        keyed = self._folding.keyed(events)
+        # Of the events as they came: whether they are applied or parked, and in how many tries,
+        # makes no difference.
+        return _Work(events, keyed, account.summed((event for _, event in keyed), self._partitions))
 
     def _unseen(self, events: list[Recorded], positions: dict[int, int]) -> list[Recorded]:
         if len(positions) == self._partitions and len(set(positions.values())) == 1:
@@ -352,34 +407,37 @@ class Projector:
 
     def _apply(
         self,
-        events: list[Recorded],
+        work: _Work,
         moves: dict[int, tuple[int, int]],
         hints: Mapping[int, tuple[UUID, int]],
         ahead: tuple[int, int] = (0, 0),
     ) -> None:
         """Fold and write a batch. `ahead`: while it is written, so many positions after this one
-        are read from the feed."""
+        are read from the feed, and folded."""
         folding = self._folding
-        keyed = folding.keyed(events)
-        # Of the events as they came: whether they are applied or parked, and in how many tries,
-        # makes no difference.
-        sums = account.summed((event for _, event in keyed), self._partitions)
         try:
-            with self._transaction(moves, hints, sums) as cursor:
-                changes, failed = folding.fold(cursor, keyed)
+            with self._transaction(moves, hints, work.sums) as cursor:
+                changes, failed = work.folded or folding.fold(cursor, work.keyed)
                 reach("project.in_batch")
+                statements = folding.statements(changes)
                 through, more = ahead
                 if more:
-                    self._ahead = (through, self._reader.submit(self._feed.read, through, more))
-                folding.write(cursor, changes, failed)
+                    positions = {p: max(old, through) for p, old in self._ready().positions.items()}
+                    # A key that has to wait is known to wait once that is written.
+                    fold = not failed and not folding.parked
+                    self._ahead = self._reader.submit(
+                        self._look_ahead, through, more, positions, fold
+                    )
+                folding.send(cursor, statements, changes, failed)
         except (psycopg2.Error, UnicodeEncodeError) as error:
             if not refused(error):
                 raise
             log.warning("batch refused", projection=self.projection.id, error=str(error))
             self.counters.refused_batches += 1
+            self._drop_ahead()
             folding.forget()
-            with self._transaction(moves, hints, sums) as cursor:
-                folding.by_key(cursor, keyed)
+            with self._transaction(moves, hints, work.sums) as cursor:
+                folding.by_key(cursor, work.keyed)
 
     @contextmanager
     def _transaction(

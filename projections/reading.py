@@ -23,6 +23,7 @@ __all__ = [
     "contains_pattern",
     "fetch",
     "fetch_one",
+    "last_known",
     "page_of",
     "truth",
 ]
@@ -88,6 +89,11 @@ def known(moment: Moment, row: str = "") -> str:
     if moment.known_at is None:
         return f"{dot}known_to = {NEWEST}"
     return f"{dot}known_from <= %(known_at)s AND %(known_at)s < {dot}known_to"
+
+
+def last_known(moment: Moment) -> int:
+    """The position that the moment's knowledge reaches to."""
+    return NEWEST - 1 if moment.known_at is None else moment.known_at
 
 
 def recorded(moment: Moment, row: str = "") -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from uuid import UUID
 
 from psycopg2.extensions import cursor as Cursor  # noqa: N812  (it is a class)
@@ -23,6 +23,7 @@ class States:
         self._limit = limit
         self._states: OrderedDict[int, KeyState] = OrderedDict()
         self._facts = 0
+        self._latest = 0  # so many at the end are of the keys that were loaded last
 
     @property
     def by_integer(self) -> Mapping[int, KeyState]:
@@ -34,10 +35,11 @@ class States:
         for key in keys:
             self._states[key.int] = KeyState(self._fold, key)
 
-    def load(self, cursor: Cursor, keys: Iterable[UUID]) -> None:
+    def load(self, cursor: Cursor, keys: Collection[UUID]) -> None:
         """Have the states of these keys: from memory, else from their facts, in one query."""
         states = self._states
         missing: list[UUID] = []
+        self._latest = len(keys)
         for key in keys:
             if key.int in states:
                 states.move_to_end(key.int)
@@ -66,9 +68,11 @@ class States:
         self._states.clear()
         self._facts = 0
 
-    def trim(self) -> None:
-        """Forget states until what is left is within the limit."""
-        while self._facts > self._limit and self._states:
+    def trim(self, *, latest: bool) -> None:
+        """Forget states until what is left is within the limit; those that were loaded last only
+        with `latest`."""
+        spared = 0 if latest else self._latest
+        while self._facts > self._limit and len(self._states) > spared:
             _, state = self._states.popitem(last=False)
             self._facts -= len(state.facts)
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import psycopg2
 from psycopg2.extensions import cursor as Cursor  # noqa: N812  (it is a class)
@@ -41,36 +42,83 @@ def refused(error: BaseException) -> bool:
     return isinstance(error, UnicodeEncodeError)
 
 
-def write(cursor: Cursor, folds: Sequence[Fold], changes: Sequence[Changes]) -> None:
-    """Write the changes of each fold and mark their rows as written.
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """New rows of a table, as lines."""
 
-    Raises psycopg2.Error, UnicodeEncodeError, and StaleRows when a row to be closed is not there.
+    table: str
+    columns: Sequence[str]
+    lines: bytes
+
+    def send(self, cursor: Cursor) -> None:
+        cursor.copy_expert(
+            f"COPY {self.table} ({', '.join(self.columns)}) FROM STDIN",
+            io.BytesIO(self.lines),
+            _COPY_BUFFER,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """Rows of a period table that are no longer known: what finds each, and the position at which
+    that was, in columns."""
+
+    table: str
+    names: Sequence[str]
+    types: Sequence[str]
+    columns: Sequence[str]
+    count: int
+
+    def send(self, cursor: Cursor) -> None:
+        arrays = ", ".join(f"%s::{kind}[]" for kind in (*self.types, "bigint"))
+        matches = " AND ".join(f"row.{name} = gone.{name}" for name in self.names)
+        cursor.execute(
+            f"UPDATE {self.table} AS row SET known_to = gone.until"
+            f" FROM unnest({arrays}) AS gone({', '.join(self.names)}, until)"
+            f" WHERE {matches} AND row.known_to = {NEWEST}",
+            self.columns,
+        )
+        if cursor.rowcount != self.count:
+            raise StaleRows(f"{self.table}: {self.count} rows to close, {cursor.rowcount} found")
+
+
+Statements: TypeAlias = "list[Copy | Close]"
+
+
+def statements(folds: Sequence[Fold], changes: Sequence[Changes]) -> Statements:
+    """What writes the changes of each fold. From now on their rows count as written.
+
+    Raises UnicodeEncodeError.
     """
+    found: Statements = []
     for fold, change in zip(folds, changes, strict=True):
         if change.facts:
-            _copy(cursor, fold.facts.name, fact_columns(fold), change.facts)
+            found.append(_copy(fold.facts.name, fact_columns(fold), change.facts))
         lines: list[list[str]] = [[] for _ in fold.periods]
         for entry in change.added:
             lines[entry.row[0]].append(entry_line(entry))
             entry.written = True
         for number, table in enumerate(fold.periods):
             if lines[number]:
-                _copy(cursor, table.name, period_columns(fold, table), lines[number])
+                found.append(_copy(table.name, period_columns(fold, table), lines[number]))
             closed = [entry for entry in change.closed if entry.row[0] == number]
             if closed:
-                _close(cursor, fold, table, closed)
+                found.append(_close(fold, table, closed))
+    return found
 
 
-def _copy(cursor: Cursor, table: str, columns: Sequence[str], lines: list[str]) -> None:
+def send(cursor: Cursor, statements: Statements) -> None:
+    """Raises psycopg2.Error, and StaleRows when a row to be closed is not there."""
+    for statement in statements:
+        statement.send(cursor)
+
+
+def _copy(table: str, columns: Sequence[str], lines: list[str]) -> Copy:
     lines.append("")
-    cursor.copy_expert(
-        f"COPY {table} ({', '.join(columns)}) FROM STDIN",
-        io.BytesIO("\n".join(lines).encode()),
-        _COPY_BUFFER,
-    )
+    return Copy(table, columns, "\n".join(lines).encode())
 
 
-def _close(cursor: Cursor, fold: Fold, table: PeriodTable, closed: Sequence[Entry]) -> None:
+def _close(fold: Fold, table: PeriodTable, closed: Sequence[Entry]) -> Close:
     names = [fold.key.name, *(column.name for column in table.item), "valid_from", "known_from"]
     types = ["uuid", *(column.type.split()[0] for column in table.item), "timestamptz", "bigint"]
     columns: list[list[str]] = [
@@ -83,16 +131,7 @@ def _close(cursor: Cursor, fold: Fold, table: PeriodTable, closed: Sequence[Entr
         [str(entry.known_from) for entry in closed],
         [str(entry.known_to) for entry in closed],
     ]
-    arrays = ", ".join(f"%s::{kind}[]" for kind in (*types, "bigint"))
-    matches = " AND ".join(f"row.{name} = gone.{name}" for name in names)
-    cursor.execute(
-        f"UPDATE {table.name} AS row SET known_to = gone.until"
-        f" FROM unnest({arrays}) AS gone({', '.join(names)}, until)"
-        f" WHERE {matches} AND row.known_to = {NEWEST}",
-        [_array(column) for column in columns],
-    )
-    if cursor.rowcount != len(closed):
-        raise StaleRows(f"{table.name}: {len(closed)} rows to close, {cursor.rowcount} found")
+    return Close(table.name, names, types, [_array(column) for column in columns], len(closed))
 
 
 def _array(values: Iterable[str]) -> str:

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import IO, Any
@@ -116,7 +116,8 @@ class Processes:
         """End them."""
         for process in self._running:
             if process.stdin is not None:
-                process.stdin.close()
+                with suppress(BrokenPipeError):  # what was meant for one that died
+                    process.stdin.close()
         for process in self._running:
             try:
                 process.wait(_GRACE)

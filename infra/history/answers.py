@@ -118,7 +118,7 @@ def told_fact(fact: Fact) -> dict[str, Any]:
         "reason": fact.reason,
         "occurred_at": instant(fact.occurred_at),
         "recorded_at": instant(fact.recorded_at),
-        "command_id": str(fact.command_id),
+        "command_id": fact.command_id,
     }
 
 

@@ -36,8 +36,8 @@ MADE_BY: Final = 100
 DIFFERENCES: Final = 10_000
 """Places of a state in which it may differ."""
 
-_COLUMNS: Final = """position, stream_id, version, topic, class_version, occurred_at, recorded_at,
-    actor, reason, command_id, state"""
+_COLUMNS: Final = """position, version, topic, class_version, occurred_at, recorded_at, actor,
+    reason, command_id::text, state"""
 
 
 _HIDDEN: Final = frozenset({"_id", "_version", "_pending_events"})
@@ -78,7 +78,7 @@ class Fact(NamedTuple):
     recorded_at: datetime
     actor: str
     reason: str | None
-    command_id: UUID
+    command_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,7 +248,7 @@ def _events(pool: Pool, stream_id: UUID, when: When) -> Iterator[Iterator[tuple[
     with pool.connection() as connection, connection.cursor("history") as cursor:
         cursor.itersize = _FETCHED
         cursor.execute(f"SELECT {_COLUMNS} FROM events WHERE {clause} ORDER BY {order}", values)
-        yield ((Fact(*row[:-1]), row[-1]) for row in cursor)
+        yield ((Fact(row[0], stream_id, *row[1:-1]), row[-1]) for row in cursor)
 
 
 def _in(fact: Fact, when: When) -> bool:

@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 
 from domain.definitions import ForecastDefinition
 from projections.funnel.counting import DAYS, Counts, Ints, Tally
-from projections.funnel.history import DAY, History, Minutes, history, last_known, minutes
+from projections.funnel.history import DAY, History, Minutes, history, minutes
 from projections.funnel.learning import Learned, hazards
 from projections.funnel.months import MonthsBy, Timing, month_of, months_later, months_left
 from projections.funnel.open_deals import Pipelines, pipelines_known
 from projections.funnel.spread import Floats, Spread, spread
 from projections.funnel.stays import ENDINGS
-from projections.reading import Connection, Moment
+from projections.reading import Connection, Moment, last_known
 
 NAIVE: Final = "naive"
 METHODS: Final = (*(timing.value for timing in Timing), NAIVE)

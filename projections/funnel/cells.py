@@ -10,6 +10,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from projections.funnel.counting import DAYS, Cells, Counts
+from projections.funnel.stays import sampled
 from projections.reading import Connection, Moment, fetch, known
 
 LARGE: Final = 500_000
@@ -40,8 +41,8 @@ def counts(
 ) -> Counts:
     """Of what was true before `until`, as known at the position `known_at`.
 
-    `stages` come first, then those that only the stays name. With `one_in` (a power of 2), of the
-    deals whose ids are the lowest; ids are random or hashes, so that part is like the whole.
+    `stages` come first, then those that only the stays name. With `one_in` (a power of 2), of
+    one in so many deals: `sampled`.
     """
     moment = Moment(until, known_at)
     with connection.cursor() as cursor:
@@ -58,7 +59,7 @@ def counts(
                     {_minute("least(valid_to, %(as_of)s)")} AS stopped
                 FROM visit_period
                 WHERE pipeline_id = %(pipeline_id)s::uuid AND valid_from < %(as_of)s
-                    AND {known(moment)} AND {_sampled(one_in)}
+                    AND {known(moment)} AND {"true" if one_in == 1 else sampled(one_in)}
                 OFFSET 0),  -- what is reckoned once is not reckoned again
             day AS (
                 SELECT stage, suspended, how, to_stage, (stopped - entered) / 1440 AS last,
@@ -95,12 +96,6 @@ def counts(
 
 def _minute(time: str) -> str:
     return f"floor(date_part('epoch', {time}) / 60)::int"
-
-
-def _sampled(one_in: int) -> str:
-    if one_in == 1:
-        return "true"
-    return f"deal_id < '{UUID(int=2**128 // one_in)}'"  # implies that of the index
 
 
 def _count(cells: Cells, place: dict[str, int], row: dict[str, Any]) -> None:

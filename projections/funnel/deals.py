@@ -12,6 +12,7 @@ from uuid import UUID
 from domain.opportunity import Opportunity
 from domain.values import Money
 from infra.eventstore.feed import Recorded
+from projections import stabbing
 from projections.funnel.stays import STAYS, begun, ended
 from projections.projection import (
     FALSE,
@@ -182,6 +183,10 @@ def _approved(kind: str) -> Extract:
     return lambda recorded: _columns(kind, recorded, approved_by=text(recorded.event.approved_by))
 
 
+FORECAST = ("pipeline_id", "stage", "revision", "currency", "entered_at", "amount")
+OPEN = "status = 'open'"
+"""What a forecast needs of the deals that it is about."""
+
 RUNNING = Summary(
     (
         Summed("pipeline_id", "uuid"),
@@ -211,16 +216,10 @@ class DealFold(Fold):
                     f"(deal_id) WHERE known_to = {NEWEST} AND valid_to = 'infinity'",
                 ),
                 (
-                    "deal_period_running",  # the forecast of the present
-                    "(pipeline_id) INCLUDE (stage, revision, currency, status, entered_at, amount)"
-                    f" WHERE known_to = {NEWEST} AND valid_to = 'infinity'"
-                    " AND status IN ('open', 'suspended')",
-                ),
-                (
                     "deal_period_won",  # what was won in the months of a forecast
-                    f"(signed_on) WHERE known_to = {NEWEST} AND valid_to = 'infinity'"
-                    " AND status = 'won'",
+                    "(signed_on) WHERE status = 'won'",
                 ),
+                *stabbing.indexes("deal_period", FORECAST, OPEN),  # a forecast, of any moment
             ),
             RUNNING,
         ),

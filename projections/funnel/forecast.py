@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from decimal import ROUND_HALF_EVEN, Decimal
@@ -11,6 +12,7 @@ from uuid import UUID
 from zoneinfo import ZoneInfo
 
 import numpy as np
+from numpy.typing import NDArray
 
 from domain.definitions import ForecastDefinition
 from domain.values import minor_units
@@ -113,15 +115,19 @@ class Forecast:
 
 @dataclass(frozen=True, slots=True)
 class _Expected:
-    """Groups of open deals and what is to come of each: their chances to win in each month and at
-    all. `exact`: the month (from 0; what lies beyond comes last) and the chance by definition."""
+    """What is to come of the groups of open deals, one element each: amounts in the currency asked
+    for (exact, and as floats) and the factor they were converted by, chances to win in each month
+    and at all. By definition all deals of a kind have one chance, `defined`, and a group falls into
+    one month, `falls` (from 0; what lies beyond comes last); where that is learned, it is -1."""
 
-    deals: list[OpenDeals]
+    deals: OpenDeals
     amounts: list[Decimal]
+    floats: Floats
     factors: Floats
     chances: Floats
     by_month: Floats
-    exact: list[tuple[int, Decimal] | None]
+    defined: list[Decimal]
+    falls: NDArray[np.intp]
 
 
 def forecast(
@@ -166,26 +172,28 @@ def forecast(
     )  # fmt: skip
     learned: dict[UUID, _Learned] = {}
     if timing is Timing.LEARNED:
-        wanted = {one.pipeline_id for one in found} | ({pipeline_id} if pipeline_id else set())
+        wanted = {one.pipeline_id for one in found.kinds}
+        wanted |= {pipeline_id} if pipeline_id else set()
         days = [(end - today).days for end in starts[1:]]
         for one in sorted(wanted):
             fit = fits.fit(connection, moment, one, pipelines, definition, timezone)
             learned[one] = _Learned(fit, fit.within(days))
-    own = [one for one in found if converted.factor(one.currency) is not None]
-    expected = _expect(own, converted, pipelines, learned, timing, months, by, today)
+    own = np.array([converted.factor(one.currency) is not None for one in found.kinds], bool)
+    expected = _expect(found, converted, pipelines, learned, timing, months, by, today)
     kept = [one for one in won if converted.factor(one.currency) is not None]
-    whole = _outlook(expected, None, kept, converted, starts, definition, DRAWS)
+    whole = _outlook(expected, own, kept, converted, starts, definition, DRAWS)
+    kinds = [one for one, convertible in zip(found.kinds, own, strict=True) if convertible]
     groups = []
     if grouping is not None:
-        names = {one.group for one in own} | {one.group for one in kept}
+        names = {one.group for one in kinds} | {one.group for one in kept}
         for name in sorted(names, key=lambda each: (each is None, each or "")):
-            places = [place for place, one in enumerate(own) if one.group == name]
             part = _outlook(
-                expected, places, [one for one in kept if one.group == name], converted, starts,
-                definition, _DRAWS_OF_GROUPS,
+                expected, own & np.array([one.group == name for one in found.kinds], bool),
+                [one for one in kept if one.group == name], converted, starts, definition,
+                _DRAWS_OF_GROUPS,
             )  # fmt: skip
             groups.append((name, part))
-    used = {one.currency for one in own} | {one.currency for one in kept}
+    used = {one.currency for one in kinds} | {one.currency for one in kept}
     return Forecast(
         pipeline_id=pipeline_id,
         revision=None if pipeline_id is None else revision_of(connection, pipeline_id, moment),
@@ -210,7 +218,7 @@ class _Learned:
 
 
 def _expect(
-    deals: list[OpenDeals],
+    deals: OpenDeals,
     converted: Conversion,
     pipelines: Pipelines,
     learned: dict[UUID, _Learned],
@@ -219,33 +227,45 @@ def _expect(
     by: MonthsBy,
     today: date,
 ) -> _Expected:
-    chances = np.zeros(len(deals))
-    by_month = np.zeros((len(deals), months + 1))
-    exact: list[tuple[int, Decimal] | None] = []
-    amounts, factors = [], []
-    for place, one in enumerate(deals):
-        factor = converted.factor(one.currency) or Decimal(0)
-        amounts.append(converted.amount(one.amount, one.currency))
-        factors.append(float(factor))
-        model = learned.get(one.pipeline_id)
-        stage = model.fit.model.stage(one.stage) if model and model.fit.sample.used else None
+    size = len(deals.deals)
+    factors, chances = np.zeros(size), np.zeros(size)
+    by_month = np.zeros((size, months + 1))
+    falls = np.full(size, -1)
+    chance_of, amounts = [], []
+    for kind, places in zip(deals.kinds, deals.of_kinds(), strict=True):
+        factor = converted.factor(kind.currency)
+        factors[places] = 0 if factor is None else float(factor)
+        amounts += [
+            Decimal(0) if factor is None else converted.amount(amount, kind.currency)
+            for amount in deals.amounts[places]
+        ]
+        ages = deals.age_days[places]
+        model = learned.get(kind.pipeline_id)
+        stage = model.fit.model.stage(kind.stage) if model and model.fit.sample.used else None
         if model is not None and stage is not None:
-            age = min(one.age_days, DAYS)
-            chances[place] = model.fit.ever[stage, age]
-            within = np.minimum(model.within[stage, age], chances[place])
-            by_month[place, :-1] = np.diff(within, prepend=0.0)
-            by_month[place, -1] = chances[place] - within[-1]
-            exact.append(None)
+            chance_of.append(Decimal(0))
+            ages = np.minimum(ages, DAYS)
+            ever = model.fit.ever[stage, ages]
+            within = np.minimum(model.within[stage, ages], ever[:, None])
+            chances[places] = ever
+            by_month[places, :-1] = np.diff(within, axis=1, prepend=0.0)
+            by_month[places, -1] = ever - within[:, -1]
             continue
-        defined = pipelines.stage(one.pipeline_id, one.revision, one.stage)
-        left = months_left(
-            Timing.AGED if timing is Timing.LEARNED else timing,
-            defined.duration, defined.later, one.age_days,
-        )  # fmt: skip
-        month = min(month_of(left, today, by), months + 1) - 1
-        chances[place] = by_month[place, month] = float(defined.chance)
-        exact.append((month, defined.chance))
-    return _Expected(deals, amounts, np.array(factors), chances, by_month, exact)
+        defined = pipelines.stage(kind.pipeline_id, kind.revision, kind.stage)
+        ages, of_age = np.unique(ages, return_inverse=True)
+        months_of_ages = [
+            min(month_of(months_left(
+                Timing.AGED if timing is Timing.LEARNED else timing,
+                defined.duration, defined.later, age,
+            ), today, by), months + 1) - 1
+            for age in ages.tolist()
+        ]  # fmt: skip
+        chance_of.append(defined.chance)
+        falls[places] = np.array(months_of_ages)[of_age]
+        chances[places] = float(defined.chance)
+        by_month[np.arange(size)[places], falls[places]] = float(defined.chance)
+    floats = np.array(amounts, np.float64)
+    return _Expected(deals, amounts, floats, factors, chances, by_month, chance_of, falls)
 
 
 # ---- sums ----
@@ -253,22 +273,21 @@ def _expect(
 
 def _outlook(
     expected: _Expected,
-    places: list[int] | None,
+    kinds: NDArray[np.bool_],
     won: Sequence[WonDeals],
     converted: Conversion,
     starts: Sequence[date],
     definition: ForecastDefinition,
     draws: int,
 ) -> Outlook:
-    chosen = range(len(expected.deals)) if places is None else places
-    where = np.fromiter(chosen, np.intp)
+    """Of the deals of some kinds."""
+    where = np.flatnonzero(kinds[expected.deals.kind])
     months = len(starts) - 1
     unit = converted.currency
-    by_category, categories = _by_category(expected, chosen, months, definition, unit)
-    deals = np.array([expected.deals[place].deals for place in chosen], np.int64)
-    factors, by_month = expected.factors[where], expected.by_month[where]
-    squares = np.array([expected.deals[place].squares for place in chosen]) * factors**2
-    amounts = np.array([float(expected.amounts[place]) for place in chosen]) / np.maximum(deals, 1)
+    by_category, categories = _by_category(expected, where, months, definition, unit)
+    deals, by_month = expected.deals.deals[where], expected.by_month[where]
+    squares = expected.deals.squares[where] * expected.factors[where] ** 2
+    amounts = expected.floats[where] / np.maximum(deals, 1)
 
     def sums(parts: list[Decimal], chances: Floats, since: date, until: date, stream: int) -> Sums:
         found = spread(deals, chances, amounts, stream=stream, draws=draws)
@@ -311,46 +330,50 @@ def _outlook(
 
 def _by_category(
     expected: _Expected,
-    chosen: Iterable[int],
+    where: NDArray[np.intp],
     months: int,
     definition: ForecastDefinition,
     unit: str,
 ) -> tuple[dict[str, list[Decimal]], list[Category]]:
     """Expected income by category and month, the last one being what lies beyond."""
-    exact = {name: [Decimal(0)] * (months + 1) for name in CATEGORIES}
-    about = {name: np.zeros(months + 1) for name in CATEGORIES}
-    deals = dict.fromkeys(CATEGORIES, 0)
-    amounts = dict.fromkeys(CATEGORIES, Decimal(0))
-    for place in chosen:
-        amount, by_definition = expected.amounts[place], expected.exact[place]
-        if by_definition is not None:
-            month, chance = by_definition
-            name = _category(chance, definition)
-            exact[name][month] += amount * chance
-        else:
-            name = _category(Decimal(float(expected.chances[place])), definition)
-            about[name] += float(amount) * expected.by_month[place]
-        deals[name] += expected.deals[place].deals
-        amounts[name] += amount
-    sums = {
-        name: [
-            one + Decimal(float(more)) for one, more in zip(exact[name], about[name], strict=True)
-        ]
-        for name in CATEGORIES
-    }
-    return sums, [
+    kinds, falls = expected.deals.kind[where], expected.falls[where]
+    limits = [definition.best_case_chance, definition.commit_chance]
+    category = len(limits) - np.searchsorted(
+        np.array([_least(limit) for limit in limits]), expected.chances[where], "right"
+    )
+    of_kind = [sum(chance < limit for limit in limits) for chance in expected.defined]
+    category[falls >= 0] = np.array(of_kind, int)[kinds[falls >= 0]]
+    alike: defaultdict[tuple[int, int, int], Decimal] = defaultdict(Decimal)
+    for key, place in zip(
+        zip(category.tolist(), kinds.tolist(), falls.tolist(), strict=True), where.tolist(),
+        strict=True,
+    ):  # fmt: skip
+        alike[key] += expected.amounts[place]
+    sums = [[Decimal(0)] * (months + 1) for _ in CATEGORIES]
+    amounts = [Decimal(0)] * len(CATEGORIES)
+    for (number, kind, month), amount in alike.items():
+        amounts[number] += amount
+        if month >= 0:
+            sums[number][month] += amount * expected.defined[kind]
+    learned = expected.floats[where, None] * expected.by_month[where]
+    learned[falls >= 0] = 0
+    for number, of in enumerate(sums):
+        about = learned[category == number].sum(axis=0).tolist()
+        sums[number] = [one + Decimal(more) for one, more in zip(of, about, strict=True)]
+    deals = np.bincount(category, expected.deals.deals[where], len(CATEGORIES)).astype(int)
+    return dict(zip(CATEGORIES, sums, strict=True)), [
         Category(
-            name, deals[name], _money(amounts[name], unit),
-            _money(sum(sums[name], Decimal(0)), unit),
+            name, int(deals[number]), _money(amounts[number], unit),
+            _money(sum(sums[number], Decimal(0)), unit),
         )
-        for name in CATEGORIES
+        for number, name in enumerate(CATEGORIES)
     ]  # fmt: skip
 
 
-def _category(chance: Decimal, definition: ForecastDefinition) -> str:
-    if chance >= definition.commit_chance:
-        return "commit"
-    return "best_case" if chance >= definition.best_case_chance else "pipeline"
+def _least(chance: Decimal) -> float:
+    """The least chance that is not below this one."""
+    found = float(chance)
+    return found if Decimal(found) >= chance else float(np.nextafter(found, np.inf))
 
 
 def _intervals(found: Spread, unit: str) -> list[Interval]:
@@ -372,20 +395,19 @@ def _closed(won: Sequence[WonDeals], converted: Conversion, since: date, until: 
     return _money(found, converted.currency)
 
 
-def _others(
-    found: list[OpenDeals], converted: Conversion, pipelines: Pipelines
-) -> list[CurrencyFunnel]:
+def _others(found: OpenDeals, converted: Conversion, pipelines: Pipelines) -> list[CurrencyFunnel]:
     others: dict[str, CurrencyFunnel] = {}
-    for one in found:
-        if converted.factor(one.currency) is not None:
+    for kind, places in zip(found.kinds, found.of_kinds(), strict=True):
+        if converted.factor(kind.currency) is not None:
             continue
-        chance = pipelines.stage(one.pipeline_id, one.revision, one.stage).chance
-        before = others.get(one.currency, CurrencyFunnel(one.currency, 0, Decimal(0), Decimal(0)))
-        others[one.currency] = CurrencyFunnel(
-            one.currency,
-            before.deals + one.deals,
-            before.amount + one.amount,
-            before.weighted + one.amount * chance,
+        chance = pipelines.stage(kind.pipeline_id, kind.revision, kind.stage).chance
+        before = others.get(kind.currency, CurrencyFunnel(kind.currency, 0, Decimal(0), Decimal(0)))
+        amount = sum(found.amounts[places], Decimal(0))
+        others[kind.currency] = CurrencyFunnel(
+            kind.currency,
+            before.deals + int(found.deals[places].sum()),
+            before.amount + amount,
+            before.weighted + amount * chance,
         )
     return [others[currency] for currency in sorted(others)]
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from projections.funnel.stays import ENDINGS
-from projections.reading import NEWEST, Connection, Moment
+from projections.reading import Connection
 
 DAY: Final = 1440
 _EPOCH: Final = datetime(2000, 1, 1, tzinfo=UTC)
@@ -25,11 +25,6 @@ Minutes: TypeAlias = int
 
 def minutes(at: datetime) -> Minutes:
     return int((at - _EPOCH).total_seconds() // 60)
-
-
-def last_known(moment: Moment) -> int:
-    """The position that the moment's knowledge reaches to."""
-    return NEWEST - 1 if moment.known_at is None else moment.known_at
 
 
 @dataclass(slots=True)

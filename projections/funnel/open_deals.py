@@ -7,9 +7,17 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
 from enum import StrEnum
+from itertools import pairwise
+from typing import Any
 from uuid import UUID
 
+import numpy as np
+from numpy.typing import NDArray
+
+from projections import stabbing
+from projections.funnel.deals import FORECAST, OPEN
 from projections.funnel.learning import DefinedStage
+from projections.funnel.spread import Floats
 from projections.reading import Connection, Moment, fetch, known, truth
 
 
@@ -32,6 +40,12 @@ _GROUPS = {
     Grouping.REGION: "customer.region",
     Grouping.SOURCE: "customer.source",
 }
+_NEEDED: Mapping[Grouping | None, tuple[str, ...]] = {
+    Grouping.OWNER: ("owner",),
+    Grouping.TEAM: ("owner",),
+    Grouping.REGION: ("customer_id",),
+    Grouping.SOURCE: ("customer_id",),
+}
 OF_CUSTOMERS = frozenset({Grouping.REGION, Grouping.SOURCE})
 """Groupings that need the read model of customers beside the funnel's."""
 
@@ -40,19 +54,35 @@ FEW = 2_000
 
 
 @dataclass(frozen=True, slots=True)
-class OpenDeals:
-    """Open deals of the same group, pipeline, stage, revision, currency and age, of about the same
-    amount: how many, the sum of their amounts, and that of the squares."""
+class Kind:
+    """What open deals have in common beside their ages and amounts."""
 
     group: str | None
     pipeline_id: UUID
     stage: str
     revision: int
     currency: str
-    age_days: int
-    deals: int
-    amount: Decimal
-    squares: float
+
+
+@dataclass(frozen=True, slots=True)
+class OpenDeals:
+    """Open deals in groups of the same kind and age, of about the same amount.
+
+    One element each: `kind` is the place in `kinds` and never falls; how many deals, the sum of
+    their amounts, and that of the squares.
+    """
+
+    kinds: list[Kind]
+    kind: NDArray[np.intp]
+    age_days: NDArray[np.int64]
+    deals: NDArray[np.int64]
+    amounts: list[Decimal]
+    squares: Floats
+
+    def of_kinds(self) -> list[slice]:
+        """Where the groups of each kind are."""
+        bounds = np.searchsorted(self.kind, np.arange(len(self.kinds) + 1)).tolist()
+        return [slice(*pair) for pair in pairwise(bounds)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +188,7 @@ def open_deals(
     pipeline_id: UUID | None,
     grouping: Grouping | None,
     ages: bool,
-) -> list[OpenDeals]:
+) -> OpenDeals:
     """All of the pipeline, or of all pipelines; told apart by age only if asked for.
 
     Up to `FEW` deals are told apart by amount; more are put together within a quarter of each
@@ -166,7 +196,7 @@ def open_deals(
     """
     about = "CASE WHEN row.amount > 0 THEN floor(ln(row.amount::float8) * 4) ELSE -100 END"
     found = _grouped(connection, moment, pipeline_id, grouping, about, ages)
-    if len(found) < sum(one.deals for one in found) <= FEW:
+    if len(found.deals) < found.deals.sum() <= FEW:
         return _grouped(connection, moment, pipeline_id, grouping, "row.amount", ages)
     return found
 
@@ -178,21 +208,35 @@ def _grouped(
     grouping: Grouping | None,
     amount: str,
     ages: bool,
-) -> list[OpenDeals]:
+) -> OpenDeals:
     age = "floor(date_part('epoch', %(as_of)s - row.entered_at) / 86400)::int" if ages else "0"
-    rows = fetch(
-        connection,
-        f"""SELECT {_GROUPS[grouping]} AS "group", row.pipeline_id, row.stage, row.revision,
-                row.currency, {age} AS age_days, {amount} AS about,
-                count(*) AS deals, sum(row.amount) AS amount,
-                sum(row.amount::float8 * row.amount::float8) AS squares
-            FROM {_deals(moment, pipeline_id, grouping)} AND row.status = 'open'
-            GROUP BY 1, 2, 3, 4, 5, 6, 7 ORDER BY 1, 2, 3, 4, 5, 6, 7""",
-        {**moment.parameters(), "pipeline_id": pipeline_id and str(pipeline_id)},
+    columns = (*FORECAST, *_NEEDED.get(grouping, ()))
+    deals, parameters = stabbing.rows(moment, "deal_period", columns, OPEN)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"""SELECT {_GROUPS[grouping]} AS "group", row.pipeline_id::text, row.stage,
+                    row.revision, row.currency, {age} AS age_days, {amount} AS about,
+                    count(*) AS deals, sum(row.amount) AS amount,
+                    sum(row.amount::float8 * row.amount::float8) AS squares
+                FROM ({deals}) AS row {_joined(moment, grouping)} WHERE {_of(pipeline_id)}
+                GROUP BY 1, 2, 3, 4, 5, 6, 7 ORDER BY 1, 2, 3, 4, 5, 6, 7""",
+            {**parameters, "pipeline_id": pipeline_id and str(pipeline_id)},
+        )
+        return _columns(cursor.fetchall())
+
+
+def _columns(rows: list[tuple[Any, ...]]) -> OpenDeals:
+    """Of rows that are in the order of their kinds."""
+    kinds: dict[tuple[Any, ...], int] = {}
+    kind = [kinds.setdefault(row[:5], len(kinds)) for row in rows]
+    return OpenDeals(
+        [Kind(group, UUID(pipeline), *others) for group, pipeline, *others in kinds],
+        np.array(kind, np.intp),
+        np.array([row[5] for row in rows], np.int64),
+        np.array([row[7] for row in rows], np.int64),
+        [row[8] for row in rows],
+        np.array([row[9] for row in rows], np.float64),
     )
-    for row in rows:
-        del row["about"]
-    return [OpenDeals(**row) for row in rows]
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,7 +263,8 @@ def won_deals(
         connection,
         f"""SELECT {_GROUPS[grouping]} AS "group", row.currency, row.signed_on,
                 sum(row.won_amount) AS amount
-            FROM {_deals(moment, pipeline_id, grouping)} AND row.status = 'won'
+            FROM deal_period AS row {_joined(moment, grouping)}
+            WHERE {truth(moment, "row")} AND {_of(pipeline_id)} AND row.status = 'won'
                 AND row.signed_on >= %(start)s AND row.signed_on < %(end)s
             GROUP BY 1, 2, 3 ORDER BY 1, 2, 3""",
         {
@@ -232,14 +277,16 @@ def won_deals(
     return [WonDeals(**row) for row in rows]
 
 
-def _deals(moment: Moment, pipeline_id: UUID | None, grouping: Grouping | None) -> str:
-    """Deals as `row`, with their customers, or owners, where the grouping needs these."""
-    joined = ""
+def _joined(moment: Moment, grouping: Grouping | None) -> str:
+    """The deals' customers, or owners, where the grouping needs these."""
     if grouping in OF_CUSTOMERS:
-        joined = f"""LEFT JOIN customer_period AS customer
+        return f"""LEFT JOIN customer_period AS customer
             ON customer.customer_id = row.customer_id AND {truth(moment, "customer")}"""
-    elif grouping is Grouping.TEAM:
-        joined = f"""LEFT JOIN member_period AS member
+    if grouping is Grouping.TEAM:
+        return f"""LEFT JOIN member_period AS member
             ON member.owner = row.owner AND {truth(moment, "member")}"""
-    of = "" if pipeline_id is None else "AND row.pipeline_id = %(pipeline_id)s::uuid"
-    return f"deal_period AS row {joined} WHERE {truth(moment, 'row')} {of}"
+    return ""
+
+
+def _of(pipeline_id: UUID | None) -> str:
+    return "true" if pipeline_id is None else "row.pipeline_id = %(pipeline_id)s::uuid"

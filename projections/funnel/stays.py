@@ -15,8 +15,17 @@ ENDINGS: Final = (
 )  # fmt: skip
 """How a part of a stay ends. The last three begin another part of the same stay."""
 
-SAMPLED_BELOW: Final = "20000000-0000-0000-0000-000000000000"
-"""Deals with ids below, an eighth of all, stand for the whole where there are very many."""
+_INDEXED: Final = 8
+"""One in so many deals is in an index of its own, for questions that a part of them answers."""
+
+
+def sampled(one_in: int) -> str:
+    """SQL for one in so many deals (a power of 2): each part holds those that are smaller.
+
+    By the last octets of their ids, which are random or of a hash; the first tell the time.
+    """
+    return f"substr(uuid_send(deal_id), 13) < '\\x{2**32 // one_in:08x}'::bytea"
+
 
 STAYS: Final = PeriodTable(
     "visit_period",
@@ -42,7 +51,7 @@ STAYS: Final = PeriodTable(
         (
             "visit_period_sample",  # the learned forecast of a long history
             "(pipeline_id, deal_id) INCLUDE (stage, status, entered_at, ended, to_stage,"
-            f" valid_from, valid_to, known_from, known_to) WHERE deal_id < '{SAMPLED_BELOW}'",
+            f" valid_from, valid_to, known_from, known_to) WHERE {sampled(_INDEXED)}",
         ),
     ),
 )

@@ -23,7 +23,7 @@ class FunnelProjection(Projection):
     """Deals, stage visits, pipelines, exchange rates, and the owners' teams."""
 
     name = "funnel"
-    version = 3
+    version = 5
     folds = (DealFold(), PipelineFold(), RateFold(), MemberFold())
     views = (
         View(

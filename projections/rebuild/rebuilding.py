@@ -148,6 +148,7 @@ class Rebuild:
         self._gentle = gentle
         self._on_progress = on_progress
         self._threads = 1 if fillers is None else fillers.workers  # at the server's work
+        self._tables = projection.tables()
         self._swap = Swap(projection, schema, bi_schema)
         self.shadow = shadow_schema(projection, schema)
         self._written = time.monotonic()  # when something was last written to the new set
@@ -247,6 +248,8 @@ class Rebuild:
         through = self._feed.head().position
         if not empty or not through:
             return
+        # They only grow; what there is to be done is done once, by `_finish`.
+        self._execute(*(f"ALTER TABLE {t} SET (autovacuum_enabled = off)" for t in self._tables))
         done = 0
 
         def told(events: int) -> None:
@@ -287,22 +290,34 @@ class Rebuild:
                 self._gentle.pause(self._written - began)
 
     def _finish(self) -> None:
-        """Statistics; then indexes and sums, beside each other where several share the work."""
+        """Statistics and what index-only scans need; then indexes and sums, beside each other where
+        several share the work."""
         with ThreadPoolExecutor(self._threads, "finish") as together:
 
             def each(*tasks: Callable[[], None]) -> None:
                 for begun in [together.submit(task) for task in tasks]:
                     begun.result()
 
-            tables, indexes = self._projection.tables(), self._projection.indexes()
-            each(*(partial(self._execute, f"ANALYZE {table}") for table in tables))
+            each(*(partial(self._vacuum, table) for table in self._tables))
+            indexes = self._projection.indexes()
             each(self._sum_up, *(partial(self._execute, index) for index in indexes))
+        self._execute(*(f"ALTER TABLE {t} RESET (autovacuum_enabled)" for t in self._tables))
 
     def _execute(self, *statements: str) -> None:
         with self._transaction() as cursor:
             use_schema(cursor, self.shadow)
             for statement in statements:
                 cursor.execute(statement)
+
+    def _vacuum(self, table: str) -> None:
+        with self._pool.connection() as connection:
+            before, connection.autocommit = connection.autocommit, True
+            try:
+                with connection.cursor() as cursor:
+                    cursor.execute(f"VACUUM (ANALYZE) {quote(self.shadow)}.{table}")
+            finally:
+                if not connection.closed:
+                    connection.autocommit = before
 
     def _sum_up(self) -> None:
         summarizer = Summarizer(

@@ -19,6 +19,7 @@ from infra.postgres import connect
 from infra.settings import Settings
 from projections.catalogue import projections
 from projections.snapshot import BiView, Snapshot, snapshot
+from projections.star import KEYS
 from workers.exporting.files import FILES, Row, as_text, checksum
 from workers.exporting.folder import new_folder, write_manifest
 from workers.loop import DONE, INTERRUPTED, Signals
@@ -48,7 +49,8 @@ def run_export(
     """Writes the views of `bi`, or just `tables`, as files into `folder`; returns the exit code.
 
     All are as at one position of the log, which the manifest names, however far the read models
-    were apart. 130: stopped by SIGINT or SIGTERM. Whatever ends it early, `folder` is as it was.
+    were apart, in the order of their keys. 130: stopped by SIGINT or SIGTERM. Whatever ends it
+    early, `folder` is as it was.
     Raises InTheWay, UnknownTable, NotBuilt, and what the database raises.
     """
     console = console or terminal()
@@ -160,7 +162,10 @@ class _Export:
 
     def _batches(self, view: BiView) -> Iterator[list[Row]]:
         listed = ", ".join(map(as_text, view.columns))
+        order = ", ".join(f"row.{column}" for column in KEYS[view.name])
         with self._connection.cursor("export") as cursor:
-            cursor.execute(f"SELECT {listed} FROM ({self._shot.query(view)}) AS row")
+            cursor.execute(
+                f"SELECT {listed} FROM ({self._shot.query(view)}) AS row ORDER BY {order}"
+            )
             while rows := cursor.fetchmany(_BATCH):
                 yield rows

@@ -132,7 +132,7 @@ def test_a_batch_is_bounded_in_bytes(
 
     monkeypatch.setattr(Reading, "next", counted)
     assert auditor.get("/v1/audit/events", params=parameters).content == whole
-    assert len(taken) > 2
+    assert len(taken) > 1
     assert max(taken) <= 300
 
 

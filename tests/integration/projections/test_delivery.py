@@ -150,7 +150,7 @@ def test_after_an_error_that_wrote_nothing_the_same_batch_goes_in(
     def broken(*_: Any) -> None:
         raise psycopg2.OperationalError("gone")
 
-    monkeypatch.setattr("projections.folding.write", broken)
+    monkeypatch.setattr("projections.folding.send", broken)
     with pytest.raises(psycopg2.OperationalError):
         projector.apply(story.events[20:], {0: len(story.events)}, {0: (TOPIC, 120)})
     assert projector.offsets([0]) == {}

@@ -30,7 +30,7 @@ def test_an_event_comes_back_with_all_that_is_known_of_it(
     story = Story()
     story.deal("a", story.customer("acme"), yuan("10.00"))
     event = replace(
-        story.events[-1], reason="因为", causation_id=named("cause"), traceparent=traceparent
+        story.events[-1], reason="因为", causation_id=str(named("cause")), traceparent=traceparent
     )
     with models.pool.connection() as connection, connection.cursor() as cursor:
         _use(cursor, models)

@@ -208,17 +208,17 @@ def test_a_batch_that_fails_is_as_if_it_never_was(
     models: Models, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     story = random_story(6, 60)
-    projector = models.projector(FunnelProjection(), story, batch=30)
+    projector = models.projector(FunnelProjection(), story, batch=10)  # the next is folded ahead
     projector.step()
 
     def broken(*_: Any) -> None:
         raise psycopg2.OperationalError("gone")
 
-    monkeypatch.setattr("projections.folding.write", broken)
+    monkeypatch.setattr("projections.folding.send", broken)
     with pytest.raises(psycopg2.OperationalError):
         projector.step()
     monkeypatch.undo()
-    assert projector.position() == 30
+    assert projector.position() == 10
     drain(projector)
     found = models.rows("deal_period")
     emptied(models)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -13,8 +15,8 @@ from hypothesis import strategies as st
 
 from domain.values import Personal
 from infra.eventstore.doorbell import Doorbell
-from infra.eventstore.feed import StoreFeed
-from infra.postgres import Pool, quote
+from infra.eventstore.feed import StoreFeed, crc32_sql, partition_of
+from infra.postgres import Pool, connect, quote
 from infra.settings import load
 from projections.catalogue import PROJECTIONS
 from projections.funnel import FunnelProjection
@@ -128,31 +130,30 @@ def test_every_partition_is_in_one_share() -> None:
     assert shares([], 10, 2) == []
 
 
-def test_a_server_that_cannot_tell_partitions_has_them_told_apart_here(
-    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("since", [0, 10**9], ids=["with its own function", "without one"])
+def test_the_server_tells_partitions_apart_as_everybody_does(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch, since: int
 ) -> None:
-    """As those before 18."""
-    workshop.write(random_story(5, 120, customers=20))
+    monkeypatch.setattr("infra.eventstore.feed._CRC32_SINCE", since)
+    story = random_story(5, 120, customers=20)
+    workshop.write(story)
     feed = workshop.feed(FunnelProjection())
+    for share in ([0, 3], [1], [2, 4]):
+        told = chain(*feed.by_key(share, 5, 110, 7))
+        assert sorted(event.position for event in told) == [
+            event.position for event in story.events[:110]
+            if event.topic in FunnelProjection().topics
+            and partition_of(event.partition_key, 5) in share
+        ]  # fmt: skip
 
-    def told() -> list[list[list[int]]]:
-        parts = [[0, 3], [1], [2, 4]]
-        return [
-            [[event.position for event in events] for events in feed.by_key(share, 5, 110, 7)]
-            for share in parts
-        ]
 
-    by_server = told()
-    monkeypatch.setattr("infra.eventstore.feed._CRC32_SINCE", 10**9)
-    by_us = told()
-    flat = [[[*chain(*pieces)] for pieces in found] for found in (by_server, by_us)]
-    assert flat[0] == flat[1]
-    wanted = dict.fromkeys(FunnelProjection().topics)
-    everything_told = sorted(position for found in flat[0] for position in found)
-    assert everything_told == [
-        event.position for event in random_story(5, 120, customers=20).events[:110]
-        if event.topic in wanted
-    ]  # fmt: skip
+@given(st.lists(st.binary(min_size=16, max_size=16), max_size=50))
+@settings(max_examples=30, deadline=None)
+def test_the_servers_crc(database_url: str, octets: list[bytes]) -> None:
+    connection = connect(database_url)
+    with closing(connection), connection.cursor() as cursor:
+        cursor.execute(f"SELECT {crc32_sql('octets')} FROM unnest(%s::bytea[]) AS octets", [octets])
+        assert [row[0] for row in cursor.fetchall()] == [zlib.crc32(one) for one in octets]
 
 
 def test_a_key_is_told_in_one_piece(workshop: Workshop) -> None:
@@ -204,6 +205,26 @@ def test_rows_that_the_database_refuses_park_their_key_alone(
     assert workshop.rebuild(projection, workers, 4).run().same
     assert {name: models.rows(name) for name in projection.tables()} == live
     assert {row[0] for row in models.run("SELECT key FROM parked")} == {deal.stream_id}
+
+
+def test_processes_that_died_unheard_are_still_put_away(workshop: Workshop) -> None:
+    workshop.write(random_story(23, 20))
+    fillers = workshop.processes[2]
+    running = list(fillers._running)
+    fillers.kill()
+    for process in running:
+        process.wait()  # so that what is sent meets nobody
+    rebuild = workshop.models.rebuild(
+        FunnelProjection(), workshop.feed(FunnelProjection()), fillers=fillers
+    )
+    with pytest.raises(FillingFailed):
+        rebuild.run()
+    fillers.close()
+    for process in running:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stdin.closed
+        assert process.stdout.closed
 
 
 def test_a_process_that_dies_leaves_what_the_others_filled(workshop: Workshop) -> None:
