@@ -316,7 +316,7 @@ def _happened(event: Recorded) -> Happened:
         event_id=event_id(event.stream_id, event.version),
         position=event.position,
         stream_id=event.stream_id,
-        correlation_id=event.correlation_id,
+        correlation_id=UUID(event.correlation_id),
     )
     return Happened(cause, event.partition_key, event.occurred_at, event.event)
 

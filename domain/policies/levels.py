@@ -45,7 +45,8 @@ class Levels(Judgement[Standing]):
       earlier version of the rule or definition has set is judged anew from the last thing known of
       the customer; one of a later version, or of another definition of the same version, is left
       like a judgement. So two that run at once do not set a level in turn.
-    - What is recorded late counts; levels before the last that was set stay as they are.
+    - What is recorded late counts; levels before the last that was set stay as they are. Only a
+      loss and a return that are told late begin a relationship anew, with levels from then on.
     """
 
     name = "levels"

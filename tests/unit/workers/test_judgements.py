@@ -9,7 +9,7 @@ from decimal import Decimal
 from uuid import UUID, uuid5
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
@@ -145,20 +145,36 @@ def test_run_again_from_the_beginning_it_changes_nothing(policy: Policy, rounds:
     assert (world.states, world.timers) == (states, timers)
 
 
+LOST_AND_BACK_BEFORE_THE_LAST_LEVEL: Rounds = [
+    ([(order, ACME, 0)], 20),
+    ([(churn, ACME, 1)], 0),
+    ([(churn, ACME, 1), (order, ACME, 1)], 0),
+]
+
+
 @settings(max_examples=60, deadline=None)
 @given(rounds)
+@example(LOST_AND_BACK_BEFORE_THE_LAST_LEVEL)
 def test_each_level_by_rule_is_another_one_and_never_before_the_last(rounds: Rounds) -> None:
+    """The last of the same relationship: a loss and a return that are told late begin another."""
     world = told(LEVELS, rounds, drained)
     for customer in CUSTOMERS:
+        related: datetime | None = None
         on: datetime | None = None
         for recorded in world.log:
-            event = recorded.event
-            if recorded.stream_id != customer or not isinstance(event, Customer.LevelChanged):
+            if recorded.stream_id != customer:
                 continue
-            if event.evidence is not None:
-                assert event.level is not event.previous
-                assert on is None or recorded.occurred_at >= on
-            on = recorded.occurred_at if on is None else max(on, recorded.occurred_at)
+            event, at = recorded.event, recorded.occurred_at
+            match event:
+                case Customer.OrderPlaced() | Customer.RelationshipStarted() | Customer.WonBack():
+                    related = at if related is None else max(related, at)
+                case Customer.Churned() if related is None or at >= related:
+                    related, on = at, None
+                case Customer.LevelChanged(evidence=evidence):
+                    if evidence is not None:
+                        assert event.level is not event.previous
+                        assert on is None or at >= on
+                    on = at if on is None else max(on, at)
 
 
 def test_every_level_is_reached() -> None:

@@ -150,8 +150,8 @@ def test_commands_know_what_caused_them(world: World) -> None:
     world.crm.now += timedelta(days=DAYS)
     drained(world)
     (step,) = world.given
-    assert step.correlation_id == bought.correlation_id
-    assert step.causation_id == world.log[-1].event.silence.event_id != bought.correlation_id
+    assert step.correlation_id == UUID(bought.correlation_id)
+    assert step.causation_id == world.log[-1].event.silence.event_id != step.correlation_id
 
 
 def test_a_command_that_is_given_again_has_its_key(world: World) -> None:
