@@ -6,10 +6,10 @@ export PYTHON
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
 .DEFAULT_GOAL := help
-.PHONY: help setup kafka run test faults oracle check format bench contract dbt lock clean
+.PHONY: help setup kafka run test faults oracle check format bench bench-soak bench-growth bench-smoke contract dbt lock clean
 
 help:  ## this list
-	@awk -F ':.*## *' '/^[a-z]+:.*##/ { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## *' '/^[a-z-]+:.*##/ { printf "make %-12s %s\n", $$1, $$2 }' Makefile
 
 setup:  ## make .venv with everything in it (does nothing when it is up to date)
 	@deploy/setup.sh
@@ -41,8 +41,17 @@ format: setup  ## lay the code out, and mend what ruff can mend
 	@$(BIN)/ruff format $(SOURCES)
 	@$(BIN)/ruff check --fix $(SOURCES)
 
-bench: setup kafka  ## measure, against the same work done by others on this machine
-	@$(BIN)/python -m tests.bench
+bench: setup kafka  ## measure, against the same work done by others on this machine (20 minutes; needs npm)
+	@$(BIN)/python -m tests.bench $(ARGS)
+
+bench-soak: setup kafka  ## what the processes hold in an hour of commands
+	@$(BIN)/python -m tests.bench soak $(ARGS)
+
+bench-growth: setup  ## appends and reads on 10,000,000 events against 100,000; disk for each
+	@$(BIN)/python -m tests.bench growth $(ARGS)
+
+bench-smoke: setup  ## the ratios that matter most, held against the published ones
+	@$(BIN)/python -m tests.bench smoke
 
 contract: setup  ## write the contract of the events, as the code has it, to docs/contract
 	@$(BIN)/python -m infra.contract docs/contract

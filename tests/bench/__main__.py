@@ -1,153 +1,253 @@
-"""`make bench`: everything durable, on the embedded server, in one run; a table at the end."""
+"""`make bench`: everything durable, on the embedded server, in one run; a table at the end.
+
+`python -m tests.bench [PART…] [--rounds N] [--save FILE]`; parts: append, http, folding, replay,
+transport; all of them by default. `python -m tests.bench smoke` runs little of what matters most
+and tells which ratios fell by more than a fifth of those in `known.json`. `questions`, `audit`,
+`growth` and `soak` take long, and arguments of their own.
+"""
 
 from __future__ import annotations
 
+import argparse
 import os
 import platform
+import statistics
 import sys
-import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from uuid import uuid4
 
-from infra.cluster import DATABASE
 from infra.embedded import EmbeddedPostgres
-from infra.migrations import migrate
-from infra.postgres import connect
-from tests.bench import append, audit, company, folding, http, questions, replay, transport
-from tests.bench.rounds import tell
+from projections.catalogue import PROJECTIONS
+from tests.bench import (
+    append,
+    audit,
+    company,
+    folding,
+    growth,
+    http,
+    questions,
+    replay,
+    soak,
+    transport,
+)
+from tests.bench.databases import copy_of, new_database, scratch
+from tests.bench.rounds import Rates, tell
+from tests.bench.table import Line, fallen, load, rows, save
 
-WRITERS = 32
-EVENTS = 200_000
+CONNECTIONS = 32
+EVENTS = 400_000
+FEW = 100_000
 CARRIED = 40_000
 REPLAYED = 300_000
 ROUNDS = 3
+KNOWN = Path(__file__).parent / "known.json"
+FELL = 0.2
+SIMPLEST = "customers"
 
 
-def _database(server: EmbeddedPostgres, name: str) -> str:
-    """The superuser's address of a new database with the product's schemas."""
-    connection = connect(server.admin_url, autocommit=True)
-    with connection.cursor() as cursor:
-        cursor.execute(f"CREATE DATABASE {name}")
-    connection.close()
-    url = server.admin_url.replace(f"/{DATABASE}?", f"/{name}?")
-    migrate(url)
-    return url
+_APPEND = "append, one event a command, with receipt, {} at once"
+_COMMANDS = "commands over HTTP, the API alone"
+_LIVE = "{}: folding live"
 
 
-def _copy(server: EmbeddedPostgres, name: str) -> str:
-    """The superuser's address of a copy of a database that nobody is connected to."""
-    copied = f"{name}_{uuid4().hex[:8]}"
-    connection = connect(server.admin_url, autocommit=True)
-    with connection.cursor() as cursor:
-        cursor.execute(f"CREATE DATABASE {copied} TEMPLATE {name}")
-    connection.close()
-    return server.admin_url.replace(f"/{DATABASE}?", f"/{copied}?")
+def _against(
+    what: str, ours: Rates, against: str, theirs: Rates, target: float | None = None
+) -> Line:
+    return Line(
+        what, ours.median, against=against, theirs=theirs.median, target=target, spread=ours.spread
+    )
 
 
-def _transport(folder: Path, rounds: int) -> list[str]:
-    """Rows of the table about events through Kafka."""
-    with EmbeddedPostgres(folder / "transport") as server:
-        tell(f"through Kafka, about {CARRIED:,} events")
-        url = _database(server, "carried")
-        company.fill(url, CARRIED)
-        measured = transport.measure(
-            folder,
-            url,
-            copy=lambda: _copy(server, "carried"),
-            empty=lambda: _database(server, f"empty_{uuid4().hex[:8]}"),
-            rounds=rounds,
-        )
+# ---- parts ----
+
+
+def _append(folder: Path, rounds: int) -> list[Line]:
+    with EmbeddedPostgres(folder / "append") as server:
+        tell("append, one event a command, durable")
+        rates = append.measure(new_database(server, "append"), folder, 5, rounds)
+    lines = []
+    for writers in append.WRITERS:
+        what = _APPEND.format(writers)
+        ours = rates[append.name(append.OURS, writers)]
+        row = rates[append.name(append.ROW, writers)]
+        lines.append(_against(what, ours, append.ROW, row, 1.0 if writers == 32 else 0.6))
+        for other in append.OTHERS:
+            target = 1.3 if (other, writers) == (append.UMADB, 32) else 1.0 if writers > 1 else None
+            theirs = rates[append.name(other, writers)]
+            lines.append(_against(what, ours, other, theirs, target))
+    many = rates[append.name(append.OURS, append.MANY)]
+    at_32 = rates[append.name(append.ROW, 32)]
+    lines.append(_against(f"append, {append.MANY} at once", many, f"{append.ROW}, 32", at_32, 1.2))
+    hundred = rates[append.name(append.ROWS, 1)]
+    lines.append(_against(f"append, {append.MANY} at once", many, append.ROWS, hundred))
+    return lines
+
+
+def _http(folder: Path, rounds: int) -> list[Line]:
+    tell(f"commands over HTTP, {CONNECTIONS} connections")
+    measured = http.measure(folder, CONNECTIONS, 6, rounds)
     rates = measured.rates
-    rows = [
-        _row(
-            transport.OURS,
-            rates[transport.OURS].median,
-            transport.CLIENT,
-            rates[transport.CLIENT].median,
-            0.5,
-        )
-    ]
-    for what, value, target in (
-        ("p50", measured.median_p50, 100),
-        ("p99", measured.median_p99, 500),
-    ):
-        met = "met" if value < target else "NOT MET"
-        rows.append(f"| commit to visible, {what} ms | {value:,.0f} | | | | < {target} | {met} |")
-    for name, value in measured.megabytes.items():
-        met = "met" if value < 200 else "NOT MET"
-        rows.append(f"| {name}, MB | {value:,.0f} | | | | < 200 | {met} |")
-    return rows
+    what = _COMMANDS
+    return [
+        _against(what, rates[http.API], http.EMPTY, rates[http.EMPTY], 0.45),
+        _against(what, rates[http.API], http.STOCK, rates[http.STOCK], 5.0),
+        Line(f"{what}, p99", measured.median_p99(http.API), "ms", target=60, at_most=True),
+        Line(f"{what}, memory", measured.megabytes, "MB", target=250, at_most=True),
+        _against(
+            "commands over HTTP, the whole product in one process", rates[http.PRODUCT],
+            http.EMPTY, rates[http.EMPTY],
+        ),
+        Line("stock, p99", measured.median_p99(http.STOCK), "ms"),
+        Line(
+            "commands in bulk", rates[http.BULK].median, target=12_000,
+            spread=rates[http.BULK].spread,
+        ),
+        *(
+            Line(
+                f"commit to visible, embedded, {http.VISIBLE_RATE} commands/s, {name}",
+                statistics.median(found), "ms", target=target, at_most=True,
+            )
+            for name, found, target in (
+                ("p50", measured.seen_p50, 20.0), ("p99", measured.seen_p99, 100.0),
+            )
+        ),
+    ]  # fmt: skip
 
 
-def _replay(folder: Path, rounds: int) -> list[str]:
-    """Rows of the table about history for auditors."""
+def _folding(folder: Path, rounds: int) -> list[Line]:
+    with EmbeddedPostgres(folder / "folding") as server:
+        tell(f"folding, about {EVENTS:,} events")
+        company.fill(new_database(server, "folding"), EVENTS)
+        rates, memory = folding.measure(server, "folding", folder, rounds)
+    lines = []
+    runner, copy = rates[folding.RUNNER], rates[folding.COPY]
+    for name in PROJECTIONS:
+        live, rebuilt = rates[f"{name}, live"], rates[f"{name}, shared"]
+        lines += [
+            Line(_LIVE.format(name), live.median, target=30_000, spread=live.spread),
+            _against(_LIVE.format(name), live, folding.RUNNER, runner),
+            _against(_LIVE.format(name), live, folding.COPY, copy),
+            Line(f"{name}: memory of it", memory[f"{name}, live"], "MB", target=200, at_most=True),
+            Line(
+                f"{name}: rebuild, two processes", rebuilt.median, spread=rebuilt.spread,
+                target=100_000 if name == SIMPLEST else 50_000,
+            ),
+            _against(f"{name}: rebuild, two processes", rebuilt, folding.COPY, copy, 0.25),
+        ]  # fmt: skip
+    return lines
+
+
+def _replay(folder: Path, rounds: int) -> list[Line]:
     with EmbeddedPostgres(folder / "replay") as server:
         tell(f"replay, about {REPLAYED:,} events")
-        url = _database(server, "replay")
+        url = new_database(server, "replay")
         company.fill(url, REPLAYED)
         replay.lengthen(url)
         return replay.measure(url, rounds)
 
 
-def _row(what: str, ours: float, against: str, theirs: float, target: float) -> str:
-    ratio = ours / theirs
-    met = "met" if ratio >= target else "NOT MET"
-    return f"| {what} | {ours:,.0f} | {against} | {theirs:,.0f} | {ratio:.2f} | {target} | {met} |"
+def _transport(folder: Path, rounds: int) -> list[Line]:
+    with EmbeddedPostgres(folder / "transport") as server:
+        tell(f"through Kafka, about {CARRIED:,} events")
+        url = new_database(server, "carried")
+        company.fill(url, CARRIED)
+        measured = transport.measure(
+            folder,
+            url,
+            copy=lambda: copy_of(server, "carried"),
+            empty=lambda: new_database(server, f"empty_{uuid4().hex[:8]}"),
+            rounds=rounds,
+        )
+    what = f"through Kafka, {transport.RATE} commands/s: commit to visible"
+    ours, client = (measured.rates[name] for name in (transport.OURS, transport.CLIENT))
+    return [
+        _against("through Kafka: relay and one projector", ours, transport.CLIENT, client, 0.5),
+        Line(f"{what}, p50", measured.median_p50, "ms", target=100, at_most=True),
+        Line(f"{what}, p99", measured.median_p99, "ms", target=500, at_most=True),
+        *(
+            Line(f"through Kafka: memory, {name}", megabytes, "MB", target=200, at_most=True)
+            for name, megabytes in measured.megabytes.items()
+        ),
+    ]
+
+
+PARTS: dict[str, Callable[[Path, int], list[Line]]] = {
+    "append": _append,
+    "http": _http,
+    "folding": _folding,
+    "replay": _replay,
+    "transport": _transport,
+}
+
+LONG: dict[str, Callable[[list[str]], None]] = {
+    "audit": audit.main,
+    "growth": growth.main,
+    "questions": questions.main,
+    "soak": soak.main,
+}
+
+
+# ---- runs ----
 
 
 def main() -> None:
-    """All measurements but those of `questions` and `audit`; only those through Kafka, or of
-    history, if `transport` or `replay` is the argument."""
-    if sys.argv[1:2] == ["audit"]:
-        audit.main(sys.argv[2:])
+    """What the arguments say."""
+    if sys.argv[1:2] and sys.argv[1] in LONG:
+        LONG[sys.argv[1]](sys.argv[2:])
         return
-    if sys.argv[1:2] == ["questions"]:
-        questions.main(sys.argv[2:])
-        return
-    table = ["| what | ours /s | against | theirs /s | ratio | target | |", "|" + " --- |" * 7]
-    with tempfile.TemporaryDirectory(prefix="crm-bench-") as name:
-        folder = Path(name)
-        folder.chmod(0o755)
-        if sys.argv[1:] == ["transport"]:
-            tell("\n".join([*table, *_transport(folder, ROUNDS)]))
-            return
-        if sys.argv[1:] == ["replay"]:
-            tell("\n".join([*table, *_replay(folder, ROUNDS)]))
-            return
-        with EmbeddedPostgres(folder / "append") as server:
-            tell(f"append, one event a command, {WRITERS} writers")
-            rates = append.measure(_database(server, "append"), WRITERS, 5, ROUNDS)
-            ours = rates[append.OURS].median
-            for peer, target in ((append.LIBRARY, 6.0), (append.PGBENCH, 0.8)):
-                table.append(_row("append", ours, peer, rates[peer].median, target))
-            tell(f"folding, about {EVENTS:,} events")
-            url = _database(server, "folding")
-            company.fill(url, EVENTS)
-            folded, memory = folding.measure(url, ROUNDS)
-        tell(f"commands over HTTP, {WRITERS} connections")
-        measured = http.measure(folder, WRITERS, 6, ROUNDS)
-        empty = measured.rates[http.EMPTY].median
-        table.append(_row(http.API, measured.rates[http.API].median, http.EMPTY, empty, 0.35))
-        # One process does the work of several here: told, without a target.
-        together = measured.rates[http.PRODUCT].median
-        ratio = f"{together / empty:.2f}"
-        table.append(
-            f"| {http.PRODUCT} | {together:,.0f} | {http.EMPTY} | {empty:,.0f} | {ratio} | | |"
-        )
-        for what, fold in folded.items():
-            met = "met" if fold.median >= 20_000 else "NOT MET"
-            table.append(f"| {what} | {fold.median:,.0f} | | | | 20,000/s | {met} |")
-            met = "met" if memory[what] < 300 else "NOT MET"
-            table.append(f"| {what}, MB | {memory[what]:,.0f} | | | | < 300 | {met} |")
-        for contender in (http.API, http.PRODUCT):
-            p99 = measured.median_p99(contender)
-            met = "met" if p99 < 80 else "NOT MET"
-            table.append(f"| {contender}, p99 ms | {p99:,.1f} | | | | < 80 | {met} |")
-        table += _replay(folder, ROUNDS)
-        table += _transport(folder, ROUNDS)
-    load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
-    tell(f"\n{os.cpu_count()} cores, Python {platform.python_version()}, load {load}\n")
-    tell("\n".join(table))
+    parser = argparse.ArgumentParser(prog="python -m tests.bench")
+    parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join((*PARTS, "smoke")))
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--save", type=Path, help="the lines, as JSON")
+    given = parser.parse_args()
+    smoke = given.parts == ["smoke"]
+    if smoke and not KNOWN.exists():
+        parser.error(f"there is nothing to compare with: a whole run with --save {KNOWN} first")
+    if not smoke and (unknown := set(given.parts) - PARTS.keys()):
+        parser.error(f"no such part: {', '.join(sorted(unknown))}")
+    with scratch() as folder:
+        if smoke:
+            lines = _smoke(folder)
+        else:
+            parts = given.parts or list(PARTS)
+            lines = [line for part in parts for line in PARTS[part](folder, given.rounds)]
+    load_now = ", ".join(f"{value:.1f}" for value in os.getloadavg())
+    tell(f"\n{os.cpu_count()} cores, Python {platform.python_version()}, load {load_now}\n")
+    tell("\n".join(rows(lines)))
+    if given.save:
+        save(lines, given.save)
+    if smoke:
+        _judge(lines)
+
+
+def _smoke(folder: Path) -> list[Line]:
+    """Ratios that need no more than two minutes together, named as the whole run names them."""
+    rounds, seconds = 3, 2
+    with EmbeddedPostgres(folder / "append") as server:
+        url = new_database(server, "append")
+        rates = append.measure(url, folder, seconds, rounds, numbers=[CONNECTIONS], others=False)
+        folded = new_database(server, "folding")
+        company.fill(folded, FEW)
+        live, copied = folding.once_each(folded, folder)
+    measured = http.measure(folder, CONNECTIONS, seconds, rounds, others=False)
+    return [
+        _against(
+            _APPEND.format(CONNECTIONS), rates[append.name(append.OURS, CONNECTIONS)],
+            append.ROW, rates[append.name(append.ROW, CONNECTIONS)],
+        ),
+        _against(_COMMANDS, measured.rates[http.API], http.EMPTY, measured.rates[http.EMPTY]),
+        *(_against(_LIVE.format(name), rate, folding.COPY, copied) for name, rate in live.items()),
+    ]  # fmt: skip
+
+
+def _judge(lines: list[Line]) -> None:
+    worse = fallen(lines, load(KNOWN), FELL)
+    for now, before in worse:
+        tell(f"fell: {now.what}, against {now.against}: {before.ratio:.2f} before, {now.ratio:.2f}")
+    if worse:
+        raise SystemExit(1)
+    tell(f"none of {len(lines)} ratios fell by more than {FELL:.0%}")
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from eventsourcing.utils import Environment
 
 from infra.eventstore.factory import Factory
 from infra.eventstore.records import Append, Envelope, LedgerEvent, Receipt
+from infra.ids import new_id
 
 BODY = json.dumps({"name": "x" * 200, "amount": {"value": "1000.00", "currency": "EUR"}}).encode()
 
@@ -31,9 +32,9 @@ async def measure(factory: Factory, writers: int, seconds: float) -> float:
     async def write() -> None:
         nonlocal done
         while time.perf_counter() < end:
-            stream, command = uuid4(), uuid4()
+            stream, command, key = new_id(), new_id(), uuid4().hex
             event = LedgerEvent(stream, 1, "crm.bench.opened", BODY, occurred_at=datetime.now(UTC))
-            receipt = Receipt("bench", command.hex, b"h" * 32, 201, stream, 1)
+            receipt = Receipt("bench", key, b"h" * 32, 201, stream, 1)
             envelope = Envelope("bench", command, command)
             await committer.submit_from_loop(Append([event], envelope, {}, receipt))
             done += 1

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -22,8 +21,8 @@ from infra.proof.sealing import Sealer
 from infra.proof.sources import DatabaseSource
 from infra.proof.stored import Stored
 from tests.bench import company
-from tests.bench.folding import peak
-from tests.bench.rounds import Rates, run_json, tell
+from tests.bench.databases import scratch
+from tests.bench.rounds import Rates, peak, run_json, tell
 
 EVENTS = 500_000
 ROUNDS = 3
@@ -59,23 +58,20 @@ def main(arguments: list[str]) -> None:
     events = int(arguments[0]) if arguments else EVENTS
     rates = {mode: Rates(mode) for mode in ("seal", "verify")}
     memory = dict.fromkeys(rates, 0.0)
-    with tempfile.TemporaryDirectory(prefix="crm-bench-") as name:
-        folder = Path(name)
-        folder.chmod(0o755)
-        with EmbeddedPostgres(folder / "audit") as server:
-            url = server.admin_url
-            migrate(url)
-            tell(f"sealing and verifying, about {events:,} events")
-            company.fill(url, events)
-            for number in range(ROUNDS):
-                _unsealed(url)
-                key_file = folder / f"seal-{number}.key"
-                for mode, found in rates.items():
-                    command = [sys.executable, "-m", "tests.bench.audit", url, mode, str(key_file)]
-                    result = run_json(command)
-                    found.rounds.append(result["rate"])
-                    memory[mode] = max(memory[mode], result["megabytes"])
-                    tell(f"  {mode}: {result['rate']:,.0f} events/s, {memory[mode]:,.0f} MB")
+    with scratch() as folder, EmbeddedPostgres(folder / "audit") as server:
+        url = server.admin_url
+        migrate(url)
+        tell(f"sealing and verifying, about {events:,} events")
+        company.fill(url, events)
+        for number in range(ROUNDS):
+            _unsealed(url)
+            key_file = folder / f"seal-{number}.key"
+            for mode, found in rates.items():
+                command = [sys.executable, "-m", "tests.bench.audit", url, mode, str(key_file)]
+                result = run_json(command)
+                found.rounds.append(result["rate"])
+                memory[mode] = max(memory[mode], result["megabytes"])
+                tell(f"  {mode}: {result['rate']:,.0f} events/s, {memory[mode]:,.0f} MB")
     for mode, target in (("seal", 20_000), ("verify", 150_000)):
         met = "met" if rates[mode].median >= target else "NOT MET"
         tell(

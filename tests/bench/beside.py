@@ -10,14 +10,14 @@ import os
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
 from infra.embedded import EmbeddedPostgres
 from infra.migrations import migrate
 from tests.bench import company
-from tests.bench.http import _customer, _process
+from tests.bench.databases import scratch
+from tests.bench.http import _process, customer
 from tests.bench.rounds import ROOT, run_json, tell
 
 CONNECTIONS = 8
@@ -30,13 +30,10 @@ def main() -> None:
     numbers = [int(word) for word in arguments.split()]
     events, rounds = [*numbers, *(150_000, 5)[len(numbers) :]][:2]
     how = options.split() or ["--gently"]
-    with tempfile.TemporaryDirectory(prefix="crm-beside-") as name:
-        folder = Path(name)
-        folder.chmod(0o755)
-        with EmbeddedPostgres(folder) as server:
-            migrate(server.admin_url, member="crm")
-            company.fill(server.admin_url, events)
-            _measure(folder, rounds, how)
+    with scratch() as folder, EmbeddedPostgres(folder) as server:
+        migrate(server.admin_url, member="crm")
+        company.fill(server.admin_url, events)
+        _measure(folder, rounds, how)
 
 
 def _measure(folder: Path, rounds: int, how: list[str]) -> None:
@@ -44,9 +41,9 @@ def _measure(folder: Path, rounds: int, how: list[str]) -> None:
     rebuild = [str(Path(sys.executable).parent / "crm"), "rebuild", "funnel", *how]
     p99: dict[str, list[float]] = {"alone": [], "beside a rebuild": []}
     api = [sys.executable, "-m", "tests.bench.http_server", "api"]
-    with _process(api, environment, r"^(\d+)$") as port:
+    with _process(api, environment, r"^(\d+)$") as (port, _):
         token = (folder / "token").read_text().strip()
-        told = {"TOKEN": token, "CUSTOMER": _customer(port, token)}
+        told = {"TOKEN": token, "CUSTOMER": customer(port, token)}
         load = [sys.executable, "-m", "tests.bench.http_load", str(port)]
         load += [str(CONNECTIONS), str(SECONDS), "commands"]
         for _ in range(rounds):

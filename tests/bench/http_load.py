@@ -1,6 +1,7 @@
 """Load over HTTP from a process of its own: connections that each send one request after another.
 
-Arguments: port, connections, seconds, `commands` or `empty`. Environment: `TOKEN`, `CUSTOMER`.
+Arguments: port, connections, seconds, `commands` or `empty`, and requests a second where they are
+not to be sent as fast as they are answered. Environment: `TOKEN`, `CUSTOMER`.
 `commands` opens deals and changes the amounts of existing ones by turns; `empty` posts the same
 bodies to an endpoint that does nothing. Prints {"rate", "p50", "p99"} (per second, milliseconds).
 """
@@ -21,9 +22,11 @@ import uvloop
 class Client(asyncio.Protocol):
     """One keep-alive connection."""
 
-    def __init__(self, mode: str, end: float, latencies: list[float]) -> None:
+    def __init__(self, mode: str, end: float, latencies: list[float], pace: float = 0.0) -> None:
+        """`pace`: at least so many seconds from one request to the next."""
         self._mode = mode
         self._end = end
+        self._pace = pace
         self._latencies = latencies
         self._token = os.environ["TOKEN"]
         self._customer = os.environ["CUSTOMER"]
@@ -88,8 +91,13 @@ class Client(asyncio.Protocol):
         if self._opening and self._mode == "commands":
             self._deal = json.loads(rest)["id"]
         self._received = b""
-        if time.perf_counter() < self._end:
-            self._send()
+        now = time.perf_counter()
+        if now < self._end:
+            due = self._started + self._pace
+            if due > now:
+                asyncio.get_running_loop().call_later(due - now, self._send)
+            else:
+                self._send()
         else:
             self._transport.close()
             self.done.set_result(None)
@@ -100,8 +108,11 @@ class Client(asyncio.Protocol):
             self.done.set_exception(exc or ConnectionError("closed by the server"))
 
 
-async def measure(port: int, connections: int, seconds: float, mode: str) -> dict[str, float]:
-    """Requests a second and latencies in milliseconds."""
+async def measure(
+    port: int, connections: int, seconds: float, mode: str, rate: float = 0.0
+) -> dict[str, float]:
+    """Requests a second and latencies in milliseconds; no more than `rate` a second, if given."""
+    pace = connections / rate if rate else 0.0
     loop = asyncio.get_running_loop()
     latencies: list[float] = []
     started = time.perf_counter()
@@ -109,7 +120,7 @@ async def measure(port: int, connections: int, seconds: float, mode: str) -> dic
     clients = []
     for _ in range(connections):
         _, client = await loop.create_connection(
-            lambda: Client(mode, end, latencies), "127.0.0.1", port
+            lambda: Client(mode, end, latencies, pace), "127.0.0.1", port
         )
         clients.append(client)
     await asyncio.gather(*[client.done for client in clients])
@@ -124,8 +135,10 @@ async def measure(port: int, connections: int, seconds: float, mode: str) -> dic
 
 def main() -> None:
     """One measurement."""
-    port, connections, seconds, mode = sys.argv[1:5]
-    result = uvloop.run(measure(int(port), int(connections), float(seconds), mode))
+    port, connections, seconds, mode, *rate = sys.argv[1:6]
+    result = uvloop.run(
+        measure(int(port), int(connections), float(seconds), mode, *map(float, rate))
+    )
     sys.stdout.write(json.dumps(result) + "\n")
 
 

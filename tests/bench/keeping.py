@@ -13,7 +13,6 @@ import os
 import platform
 import statistics
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -25,11 +24,11 @@ from infra.backup.manifest import Backup
 from infra.backup.restoring import restore
 from infra.backup.writing import write
 from infra.embedded import EmbeddedPostgres
-from infra.migrations import LOG_SCHEMAS, migrate
+from infra.migrations import LOG_SCHEMAS
 from infra.postgres import connect
 from tests.bench import company
-from tests.bench.folding import peak
-from tests.bench.rounds import run_json, tell
+from tests.bench.databases import new_database, scratch
+from tests.bench.rounds import peak, run_json, tell
 
 EVENTS = 300_000
 ROUNDS = 3
@@ -92,63 +91,49 @@ def _size(folder: Path, pattern: str) -> int:
 
 def measure(events: int, times: int) -> None:
     """Fills a log, does each step so many times, and tells medians."""
-    with tempfile.TemporaryDirectory(prefix="crm-bench-") as name:
-        folder = Path(name)
-        folder.chmod(0o755)
-        with EmbeddedPostgres(folder / "data") as server:
-            url = _new(server, "filled")
-            count = company.fill(url, events)
-            vacuum = connect(url, autocommit=True)
-            vacuum.cursor().execute("VACUUM ANALYZE log.events")
-            vacuum.close()
-            sizes = _rows(
-                url,
-                "SELECT 'table', pg_table_size('log.events') UNION ALL"
-                " SELECT indexrelid::regclass::text, pg_relation_size(indexrelid) FROM pg_index"
-                " WHERE indrelid = 'log.events'::regclass UNION ALL"
-                " SELECT 'state alone', sum(octet_length(state)) FROM log.events",
-            )
-            for what, size in sizes:
-                tell(f"{what}: {size / count:.0f} bytes an event")
-            found: dict[str, list[dict[str, float]]] = {step: [] for step in _STEPS}
-            for number in range(times):
-                work = folder / str(number)
-                work.mkdir()
-                empty = _new(server, f"empty_{number}")
-                for step in _STEPS:
-                    target = empty if step == "restore" else url
-                    found[step].append(
-                        run_json(
-                            [sys.executable, "-m", "tests.bench.keeping", step, target, str(work)]
-                        )
-                    )
-            archived = Archive(work / "archive").end
-            for step, rounds in found.items():
-                read = archived if "archive" in step else count
-                rates = sorted(read / one["seconds"] for one in rounds)
-                cpu = statistics.median(1e6 * one["cpu"] / read for one in rounds)
-                memory = max(one["megabytes"] for one in rounds)
-                tell(
-                    f"{step}: {statistics.median(rates):,.0f} events/s"
-                    f" ({rates[0]:,.0f}-{rates[-1]:,.0f}), {cpu:.1f} µs of CPU an event,"
-                    f" {memory:,.0f} MB"
+    with scratch() as folder, EmbeddedPostgres(folder / "data") as server:
+        url = new_database(server, "filled", LOG_SCHEMAS)
+        count = company.fill(url, events)
+        vacuum = connect(url, autocommit=True)
+        vacuum.cursor().execute("VACUUM ANALYZE log.events")
+        vacuum.close()
+        sizes = _rows(
+            url,
+            "SELECT 'table', pg_table_size('log.events') UNION ALL"
+            " SELECT indexrelid::regclass::text, pg_relation_size(indexrelid) FROM pg_index"
+            " WHERE indrelid = 'log.events'::regclass UNION ALL"
+            " SELECT 'state alone', sum(octet_length(state)) FROM log.events",
+        )
+        for what, size in sizes:
+            tell(f"{what}: {size / count:.0f} bytes an event")
+        found: dict[str, list[dict[str, float]]] = {step: [] for step in _STEPS}
+        for number in range(times):
+            work = folder / str(number)
+            work.mkdir()
+            empty = new_database(server, f"empty_{number}", LOG_SCHEMAS)
+            for step in _STEPS:
+                target = empty if step == "restore" else url
+                found[step].append(
+                    run_json([sys.executable, "-m", "tests.bench.keeping", step, target, str(work)])
                 )
-            backup = _size(work, "backup/log.events*") / count
-            archive = _size(work, "archive/*.parquet") / archived
-            tell(f"backup: {backup:.0f} bytes an event; archive: {archive:.0f} bytes an event")
+        archived = Archive(work / "archive").end
+        for step, rounds in found.items():
+            read = archived if "archive" in step else count
+            rates = sorted(read / one["seconds"] for one in rounds)
+            cpu = statistics.median(1e6 * one["cpu"] / read for one in rounds)
+            memory = max(one["megabytes"] for one in rounds)
+            tell(
+                f"{step}: {statistics.median(rates):,.0f} events/s"
+                f" ({rates[0]:,.0f}-{rates[-1]:,.0f}), {cpu:.1f} µs of CPU an event,"
+                f" {memory:,.0f} MB"
+            )
+        backup = _size(work, "backup/log.events*") / count
+        archive = _size(work, "archive/*.parquet") / archived
+        tell(f"backup: {backup:.0f} bytes an event; archive: {archive:.0f} bytes an event")
     load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
     tell(
         f"{count:,} events, {os.cpu_count()} cores, Python {platform.python_version()}, load {load}"
     )
-
-
-def _new(server: EmbeddedPostgres, name: str) -> str:
-    connection = connect(server.admin_url, autocommit=True)
-    connection.cursor().execute(f"CREATE DATABASE {name}")
-    connection.close()
-    url = server.admin_url.replace("/crm?", f"/{name}?")
-    migrate(url, LOG_SCHEMAS)
-    return url
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ from infra.postgres import connect
 from projections.catalogue import PROJECTIONS
 from tests.bench import five_years, folding
 from tests.bench.five_years import END, START, YEARS
-from tests.bench.rounds import ROOT, tell
+from tests.bench.rounds import ROOT, peak, tell
 
 DEALS = 1_000_000
 TIMES = 20
@@ -158,7 +158,7 @@ def _measure(folder: Path, deals: int, as_is: bool) -> Measured:
             _timed(port, token, "/v1/pipelines", {})  # the first connections, the first imports
             for asked in QUESTIONS:
                 _ask(measured, asked, port, token)
-            measured.megabytes = _peak(process)
+            measured.megabytes = peak(process)
     return measured
 
 
@@ -233,9 +233,3 @@ def _timed(port: int, token: str, path: str, parameters: dict[str, str]) -> floa
     with urllib.request.urlopen(request, timeout=300) as response:
         json.load(response)
     return (time.perf_counter() - started) * 1000
-
-
-def _peak(process: int) -> float:
-    """The largest memory of the process so far, in megabytes."""
-    status = Path(f"/proc/{process}/status").read_text()
-    return int(status.partition("VmHWM:")[2].split()[0]) / 1024

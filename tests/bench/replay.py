@@ -18,8 +18,8 @@ from infra.history.lines import Lines
 from infra.history.reading import Reading, span
 from infra.history.texts import Marked
 from infra.postgres import Pool, connect
-from tests.bench.folding import peak
-from tests.bench.rounds import Rates, run_json, tell
+from tests.bench.rounds import Rates, peak, run_json, tell
+from tests.bench.table import Line
 
 LONG = UUID("00000000-0000-4000-8000-000000001000")
 VERSIONS = 1_000
@@ -86,8 +86,8 @@ def _state(pool: Pool) -> dict[str, float]:
     return {**slowest, "difference": (time.perf_counter() - began) * 1000}
 
 
-def measure(url: str, rounds: int) -> list[str]:
-    """Rows of the table, for a log that `lengthen` was called on."""
+def measure(url: str, rounds: int) -> list[Line]:
+    """For a log that `lengthen` was called on."""
     rates = Rates("replay")
     for _ in range(rounds):
         found = run_json([sys.executable, "-m", "tests.bench.replay", url, "lines"])
@@ -97,16 +97,20 @@ def measure(url: str, rounds: int) -> list[str]:
             f" clock, {found['bytes'] / 1e6:,.0f} MB, {found['megabytes']:,.0f} MB of memory"
         )
     state = run_json([sys.executable, "-m", "tests.bench.replay", url, "state"])
-    met = "met" if rates.median >= 50_000 else "NOT MET"
-    rows = [f"| replay, lines /s | {rates.median:,.0f} | | | | 50,000/s | {met} |"]
-    for what in ("version", "as_of"):
-        met = "met" if state[what] < 30 else "NOT MET"
-        name = f"state of {VERSIONS:,} events by {what}, ms"
-        rows.append(f"| {name} | {state[what]:,.1f} | | | | < 30 | {met} |")
-    rows.append(
-        f"| difference over {VERSIONS:,} events, ms | {state['difference']:,.1f} | | | | | |"
-    )
-    return rows
+    return [
+        Line("replay as lines, a second of CPU", rates.median, target=50_000, spread=rates.spread),
+        *(
+            Line(
+                f"state of {VERSIONS:,} events by {what}",
+                state[what],
+                "ms",
+                target=30,
+                at_most=True,
+            )
+            for what in ("version", "as_of")
+        ),
+        Line(f"difference over {VERSIONS:,} events", state["difference"], "ms"),
+    ]
 
 
 def main() -> None:

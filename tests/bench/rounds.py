@@ -1,4 +1,4 @@
-"""Interleaved rounds, medians, ratios, and the peers that are run as processes of their own."""
+"""Interleaved rounds, medians, ratios; programs that are run as processes of their own."""
 
 from __future__ import annotations
 
@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
-PEERS = ROOT / ".bench"
-"""Environments of what we compare with, made once."""
 
 
 @dataclass(slots=True)
@@ -67,12 +65,19 @@ def run_json(
     return answer
 
 
-def peer(name: str, *requirements: str) -> Path:
-    """The interpreter of an environment that holds a peer's packages."""
-    home = PEERS / name
-    python = home / "bin" / "python"
-    if not python.exists():
-        tell(f"making an environment for {name}")
-        subprocess.run([sys.executable, "-m", "venv", str(home)], check=True)
-        subprocess.run([str(python), "-m", "pip", "install", "-q", *requirements], check=True)
-    return python
+def peak(process: int | str = "self") -> float:
+    """The largest memory of a process so far, in megabytes.
+
+    Not `getrusage`, which starts with what the process was before it became this program.
+    """
+    return _status(process, "VmHWM")
+
+
+def resident(process: int | str = "self") -> float:
+    """The memory of a process now, in megabytes."""
+    return _status(process, "VmRSS")
+
+
+def _status(process: int | str, name: str) -> float:
+    status = Path(f"/proc/{process}/status").read_text()
+    return int(status.partition(f"{name}:")[2].split()[0]) / 1024

@@ -31,13 +31,16 @@ from infra.eventstore.feed import partition_of
 from infra.kafka import OUTGOING_COLUMNS, Outgoing, ensure_topic, event_record
 from infra.postgres import connect
 from infra.settings import Settings
-from tests.bench.rounds import ROOT, Rates, interleaved, run_json, tell
+from tests.bench.databases import end_of
+from tests.bench.http import customer
+from tests.bench.rounds import ROOT, Rates, interleaved, peak, run_json, tell
 
 PARTITIONS = 12
 IN_FLIGHT = 5_000
 CLIENT = "`kafka-python` producing and consuming"
 OURS = "relay and one projector"
 READ_MODEL = "lifecycle"
+WATCHED = "funnel"
 RATE = 200
 """Commands a second while it is measured how soon they are seen."""
 
@@ -146,7 +149,7 @@ def _settings(bootstrap: str, topic: str) -> Settings:
 
 
 @contextmanager
-def _crm(environment: dict[str, str], folder: Path, *command: str) -> Iterator[Any]:
+def crm(environment: dict[str, str], folder: Path, *command: str) -> Iterator[Any]:
     log = folder / f"{'-'.join(command)}-{uuid4().hex[:6]}.log"
     with log.open("w") as out:
         process = subprocess.Popen(
@@ -163,7 +166,14 @@ def _crm(environment: dict[str, str], folder: Path, *command: str) -> Iterator[A
             process.wait(60)
 
 
-def _wait(there: Callable[[], bool], what: str, seconds: float = 120.0) -> None:
+def port_of(log: Path) -> str:
+    """Where the API of this log listens, once it does."""
+    listens = re.compile(r"listens on http://127\.0\.0\.1:(\d+)")
+    wait(lambda: listens.search(log.read_text()) is not None, "the API")
+    return str(listens.findall(log.read_text())[0])
+
+
+def wait(there: Callable[[], bool], what: str, seconds: float = 120.0) -> None:
     deadline = time.perf_counter() + seconds
     while not there():
         if time.perf_counter() > deadline:
@@ -187,7 +197,7 @@ class _Positions:
         self._connection.close()
 
 
-def _environment(bootstrap: str, topic: str, url: str, folder: Path) -> dict[str, str]:
+def environment_of(bootstrap: str, topic: str, url: str, folder: Path) -> dict[str, str]:
     return {
         "CRM_DATA_DIR": str(folder / "crm"),
         "CRM_DATABASE_URL": url,
@@ -202,56 +212,41 @@ def _through_the_product(
     bootstrap: str, url: str, folder: Path, megabytes: dict[str, float]
 ) -> float:
     """Events of the log a second, from when the first are applied until the last is."""
-    environment = _environment(bootstrap, f"bench-{uuid4().hex}", url, folder)
+    environment = environment_of(bootstrap, f"bench-{uuid4().hex}", url, folder)
     positions = _Positions(url)
-    end = _end(url)
-    with _crm(environment, folder, "project", READ_MODEL) as (projector, _):
-        _wait(lambda: positions.lowest_and_count()[1] == PARTITIONS, "the read model's tables")
+    end = end_of(url)
+    with crm(environment, folder, "project", READ_MODEL) as (projector, _):
+        wait(lambda: positions.lowest_and_count()[1] == PARTITIONS, "the read model's tables")
         time.sleep(3)  # the group is joined, the fetches wait
-        with _crm(environment, folder, "relay") as (relay, _):
-            _wait(lambda: positions.lowest_and_count()[0] > 0, "the first events")
+        with crm(environment, folder, "relay") as (relay, _):
+            wait(lambda: positions.lowest_and_count()[0] > 0, "the first events")
             first, began = positions.lowest_and_count()[0], time.perf_counter()
-            _wait(lambda: positions.lowest_and_count()[0] >= end, "the last event")
+            wait(lambda: positions.lowest_and_count()[0] >= end, "the last event")
             rate = (end - first) / (time.perf_counter() - began)
             for name, process in (("relay", relay), ("projector", projector)):
-                megabytes[name] = max(megabytes.get(name, 0.0), _peak(process.pid))
+                megabytes[name] = max(megabytes.get(name, 0.0), peak(process.pid))
     positions.close()
     return rate
 
 
-def _end(url: str) -> int:
-    connection = connect(url, autocommit=True)
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT position FROM log.head")
-        ((end,),) = cursor.fetchall()
-    connection.close()
-    return int(end)
-
-
-def _peak(pid: int) -> float:
-    status = Path(f"/proc/{pid}/status").read_text()
-    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
-
-
 def _until_seen(bootstrap: str, url: str, folder: Path, seconds: float) -> dict[str, float]:
-    """Milliseconds from a command's answer until the read model shows it, at `RATE` a second."""
-    environment = _environment(bootstrap, f"bench-{uuid4().hex}", url, folder)
+    """Milliseconds from a command's recording until the read model shows it, at `RATE` a second."""
+    environment = environment_of(bootstrap, f"bench-{uuid4().hex}", url, folder)
     positions = _Positions(url)
     with (
-        _crm(environment, folder, "api") as (_, log),
-        _crm(environment, folder, "relay"),
-        _crm(environment, folder, "project", READ_MODEL),
+        crm(environment, folder, "api") as (_, log),
+        crm(environment, folder, "relay"),
+        crm(environment, folder, "project", WATCHED),
     ):
-        listens = re.compile(r"listens on http://127\.0\.0\.1:(\d+)")
-        _wait(lambda: listens.search(log.read_text()) is not None, "the API")
-        port = listens.findall(log.read_text())[0]
-        _wait(lambda: positions.lowest_and_count()[0] >= _end(url), "what was there before")
+        port = port_of(log)
+        wait(lambda: positions.lowest_and_count()[0] >= end_of(url), "what was there before")
+        token = (folder / "crm" / "token").read_text().strip()
         return run_json(
             [
                 *(sys.executable, "-m", "tests.bench.visible"),
-                *(port, url, READ_MODEL, str(RATE), str(seconds)),
+                *(port, url, WATCHED, str(RATE), str(seconds)),
             ],
-            {"TOKEN": (folder / "crm" / "token").read_text().strip()},
+            {"TOKEN": token, "CUSTOMER": customer(int(port), token)},
         )
 
 
@@ -261,7 +256,7 @@ def measure(
     """`url` is a database with a filled log, `copy` makes another like it, `empty` one without
     events."""
     with Broker(folder / "kafka") as broker:
-        bootstrap, count = broker.bootstrap, _end(url)
+        bootstrap, count = broker.bootstrap, end_of(url)
         megabytes: dict[str, float] = {}
         measured = Measured(
             interleaved(

@@ -1,26 +1,27 @@
-"""From the commit of a command to its being seen in a read model, at a steady rate of commands.
+"""From the recording of a command to its being seen in a read model, at a steady rate of commands.
 
-Arguments: port, address of the read database, read model, commands a second, seconds. Environment:
-`TOKEN`. Sends registrations and orders at their times, whether or not earlier ones are answered,
-and watches the positions of the read model meanwhile. Prints {"rate", "p50", "p99", "unseen"}
-(commands a second, milliseconds, commands).
+Arguments: port, address of the database of log and read models, read model, commands a second,
+seconds. Environment: `TOKEN`, `CUSTOMER`. Deals are opened and changed by `http_load`, a
+process of its own, and the positions of the read model are watched meanwhile. When a command was
+recorded says the database, just before it commits: so the commit itself counts, too. Prints
+{"rate", "p50", "p99", "unseen"} (commands a second, milliseconds, commands).
 """
 
 from __future__ import annotations
 
-import asyncio
 import json
-import os
 import sys
 import threading
 import time
-from collections.abc import Mapping
-from uuid import UUID, uuid4
-
-import httpx
+from typing import NamedTuple
+from uuid import UUID
 
 from infra.eventstore.feed import partition_of
 from infra.postgres import connect
+from tests.bench.databases import end_of
+from tests.bench.rounds import run_json
+
+CONNECTIONS = 32
 
 LOOK_EVERY = 0.002
 """Seconds between two looks at the positions."""
@@ -48,7 +49,7 @@ class Watcher(threading.Thread):
                     "SELECT partition, position FROM read.position WHERE projection LIKE %s",
                     [self._projection],
                 )
-                now = time.perf_counter()
+                now = time.time()
                 for partition, position in cursor.fetchall():
                     if reached.get(partition) != position:
                         reached[partition] = position
@@ -64,70 +65,54 @@ class Watcher(threading.Thread):
         return None
 
 
-async def _load(
-    port: int, rate: float, seconds: float
-) -> tuple[list[tuple[UUID, int, float]], float]:
-    """(key, position, time of the answer) of each command, and how many were done a second."""
-    customers: list[str] = []
-    answers: list[tuple[UUID, int, float]] = []
-    token = os.environ["TOKEN"]
-    limits = httpx.Limits(max_connections=64, max_keepalive_connections=64)
-    async with httpx.AsyncClient(
-        base_url=f"http://127.0.0.1:{port}", limits=limits, timeout=30, trust_env=False
-    ) as client:
+class Commit(NamedTuple):
+    key: UUID
+    position: int
+    at: float
 
-        async def command(number: int) -> None:
-            if number % 2 == 0 or not customers:
-                path = "/v1/customers"
-                body: dict[str, object] = {"name": f"Company {number}"}
-            else:
-                path = f"/v1/customers/{customers[number % len(customers)]}/orders"
-                body = {"order_id": f"{number}", "amount": {"value": "10.00", "currency": "EUR"}}
-            headers = {"Authorization": f"Bearer {token}", "Idempotency-Key": uuid4().hex}
-            answer = await client.post(path, json=body, headers=headers)
-            answered = time.perf_counter()
-            answer.raise_for_status()
-            content: Mapping[str, str | int] = answer.json()
-            if path == "/v1/customers":
-                customers.append(str(content["id"]))
-            answers.append((UUID(str(content["id"])), int(content["position"]), answered))
 
-        tasks = []
-        began = time.perf_counter()
-        for number in range(int(rate * seconds)):
-            await asyncio.sleep(max(0.0, began + number / rate - time.perf_counter()))
-            tasks.append(asyncio.create_task(command(number)))
-        await asyncio.gather(*tasks)
-        return answers, len(answers) / (time.perf_counter() - began)
+def _recorded_since(url: str, position: int) -> list[Commit]:
+    """The events after a position."""
+    connection = connect(url, role="crm_reader", autocommit=True)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT partition_key, position, extract(epoch FROM recorded_at)::float8"
+            " FROM log.events WHERE position > %s ORDER BY position",
+            [position],
+        )
+        found = [Commit(*row) for row in cursor]
+    connection.close()
+    return found
 
 
 def main() -> None:
     """One measurement."""
     port, url, projection, rate, seconds = sys.argv[1:6]
+
+    def load(lasting: str) -> float:
+        command = [sys.executable, "-m", "tests.bench.http_load", port, str(CONNECTIONS)]
+        return float(run_json([*command, lasting, "commands", rate])["rate"])
+
     watcher = Watcher(url, projection)
     watcher.start()
-    asyncio.run(_load(int(port), float(rate), 2.0))  # what is slow the first time
-    answers, done = asyncio.run(_load(int(port), float(rate), float(seconds)))
-    deadline = time.perf_counter() + PATIENCE
-    while time.perf_counter() < deadline:
-        if all(watcher.when(key, position) is not None for key, position, _ in answers):
+    load("2")  # what is slow the first time
+    before = end_of(url)
+    done = load(seconds)
+    recorded = _recorded_since(url, before)
+    deadline = time.time() + PATIENCE
+    while time.time() < deadline:
+        if all(watcher.when(one.key, one.position) is not None for one in recorded[-1_000:]):
             break
         time.sleep(0.05)
     watcher.ended.set()
     watcher.join()
-    delays, unseen = [], 0
-    for key, position, answered in answers:
-        at = watcher.when(key, position)
-        if at is None:
-            unseen += 1
-        else:
-            delays.append(max(0.0, at - answered) * 1000)
-    delays.sort()
+    seen = [(watcher.when(one.key, one.position), one.at) for one in recorded]
+    delays = sorted((at - began) * 1000 for at, began in seen if at is not None)
     result = {
         "rate": done,
         "p50": delays[len(delays) // 2],
         "p99": delays[int(len(delays) * 0.99)],
-        "unseen": unseen,
+        "unseen": len(recorded) - len(delays),
     }
     sys.stdout.write(json.dumps(result) + "\n")
 

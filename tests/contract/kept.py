@@ -63,8 +63,10 @@ def golden_rows(topic: str = "*", version: int | str = "*") -> list[Row]:
 
 def read_row(row: Row) -> feed.Recorded:
     """As the store feed reads it."""
-    names = [name.strip() for name in feed._COLUMNS.split(",")]
-    return feed.recorded([_typed(name, row[name]) for name in names])
+    asked = (column.strip().partition("::") for column in feed._COLUMNS.split(","))
+    return feed.recorded(
+        [row[name] if kind else _typed(name, row[name]) for name, _, kind in asked]
+    )
 
 
 def _typed(name: str, value: Any) -> Any:
