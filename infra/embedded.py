@@ -205,16 +205,20 @@ def _try_alone(use: int) -> bool:
 
 
 def _stop(cluster: Cluster, timeout: float) -> None:
-    """A fast shutdown: sessions are ended, everything is written, nothing needs recovery."""
+    """A fast shutdown: sessions are ended, everything is written, nothing needs recovery.
+
+    Waits for all of the server's processes: it removes its note before it ends, and the one that
+    writes its messages ends after it.
+    """
     server = _server(cluster)
     if server is None:
         return
     log.info("stopping PostgreSQL")
     os.kill(server, signal.SIGINT)
     deadline = time.monotonic() + timeout
-    while _server(cluster) is not None:
+    while left := _remains(cluster):
         if time.monotonic() > deadline:
-            raise EmbeddedPostgresError(f"PostgreSQL (process {server}) does not stop")
+            raise EmbeddedPostgresError(f"PostgreSQL does not stop: processes {left}")
         with suppress(ChildProcessError):  # it is ours to collect when we are process 1
             os.waitpid(server, os.WNOHANG)
         time.sleep(0.02)
@@ -237,11 +241,12 @@ def _noted_pid(cluster: Cluster) -> int | None:
 
 
 def _works_in(cluster: Cluster, pid: int) -> bool:
-    """Whether ``pid`` is a live process of this server: each of them works in its directory."""
+    """Whether ``pid`` is a live process of this server: a ``postgres`` that works in its directory
+    (a shell may, too)."""
     process = Path("/proc") / str(pid)
     try:
-        state = (process / "stat").read_text().rpartition(")")[2].split()[0]
-        if state in "ZX":
+        before, _, after = (process / "stat").read_text().rpartition(")")
+        if after.split()[0] in "ZX" or before.partition("(")[2] != "postgres":
             return False
         try:
             return os.path.samefile(process / "cwd", cluster.path)

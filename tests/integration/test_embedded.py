@@ -122,6 +122,10 @@ def _server_pids(directory: Path) -> list[int]:
     return found
 
 
+def _title(pid: int) -> str:
+    return Path("/proc", str(pid), "cmdline").read_text()
+
+
 def _kill_everything(directory: Path) -> None:
     pids = _server_pids(directory)
     assert pids
@@ -172,6 +176,25 @@ def test_it_is_durable_and_closed_to_others(directory: Path) -> None:
             mode = (directory / "postgres" / folder).stat().st_mode
             assert stat.S_IMODE(mode) == 0o700, folder
     assert _server_pids(directory) == []
+
+
+def test_it_has_stopped_when_the_last_of_its_processes_has_ended(directory: Path) -> None:
+    server = EmbeddedPostgres(directory, stop_timeout=1)
+    server.start()
+    logger = next(pid for pid in _server_pids(directory) if "logger" in _title(pid))
+    shell = subprocess.Popen(["sleep", "600"], cwd=_cluster(directory))  # is none of them
+    try:
+        os.kill(logger, signal.SIGSTOP)
+        with pytest.raises(EmbeddedPostgresError, match=rf"does not stop: processes \[{logger}\]"):
+            server.stop()
+        os.kill(logger, signal.SIGCONT)
+        with EmbeddedPostgres(directory):
+            assert logger not in _server_pids(directory)
+        assert _server_pids(directory) == [shell.pid]
+        assert shell.poll() is None
+    finally:
+        shell.kill()
+        shell.wait()
 
 
 def test_it_keeps_its_data(directory: Path) -> None:
