@@ -6,7 +6,7 @@ export PYTHON
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
 .DEFAULT_GOAL := help
-.PHONY: help setup kafka run test faults oracle check format bench bench-soak bench-growth bench-smoke contract dbt lock clean
+.PHONY: help setup kafka run test search faults oracle check format bench bench-soak bench-growth bench-smoke contract dbt lock clean
 
 help:  ## this list
 	@awk -F ':.*## *' '/^[a-z-]+:.*##/ { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -23,6 +23,9 @@ run: setup  ## start the product with sample data in ./data and print its addres
 test: setup kafka  ## the layers and the whole suite
 	@$(BIN)/lint-imports --no-cache
 	@$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=25 $(ARGS)
+
+search: setup kafka  ## the properties, by examples that were never tried
+	@$(BIN)/pytest -n 2 --dist loadfile -m 'hypothesis and not faults and not oracle' --hypothesis-profile=searching $(ARGS)
 
 faults: setup kafka  ## every fault there is, for half an hour; SEED=n repeats a run, REPORT=file keeps it
 	@FAULTS_SEED=$(SEED) FAULTS_REPORT=$(REPORT) $(BIN)/pytest -m faults tests/faults $(ARGS)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
+from hypothesis import settings
 
 from infra.embedded import EmbeddedPostgres
 from infra.migrations import migrate
@@ -28,6 +29,15 @@ _OURS = "crm-ledger-tests-"
 # anyio loads its parts when they are first used. pytest rewrites what is loaded, and Python 3.11
 # cannot parse in two threads at once (SystemError): so all are loaded before any test.
 _LOADED = [getattr(anyio, name) for name in dir(anyio)]
+
+
+# The suite says the same of the same code, however slow the machine is; `make search` looks for
+# examples that were never tried.
+settings.register_profile(
+    "repeatable", derandomize=True, deadline=None, database=None, print_blob=True
+)
+settings.register_profile("searching", deadline=None, print_blob=True)
+settings.load_profile("repeatable")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -55,7 +55,7 @@ def upcast(topic: str, version: int, body: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(("topic", "version"), UPCAST, ids=str)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(data=st.data())
 def test_the_next_version_accepts_what_this_one_wrote(
     topic: str, version: int, data: st.DataObject

@@ -131,7 +131,7 @@ def test_the_command_does_not_change_what_was_published(
 
 
 @named
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(data=st.data())
 def test_bodies_and_headers_are_as_described(
     mapper: EventMapper, topic: str, version: int, data: st.DataObject
@@ -153,7 +153,7 @@ def test_bodies_and_headers_are_as_described(
 
 
 @named
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5)
 @given(data=st.data())
 def test_what_is_wrong_is_refused(
     mapper: EventMapper, topic: str, version: int, data: st.DataObject
@@ -174,7 +174,7 @@ def test_what_is_wrong_is_refused(
 
 
 @pytest.mark.parametrize(("topic", "version"), VERSIONS, ids=str)
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(data=st.data())
 def test_what_any_version_allows_can_be_read(topic: str, version: int, data: st.DataObject) -> None:
     described = schema(topic, version)

@@ -103,8 +103,6 @@ class FaultyLane(Lane):
 
 @settings(
     max_examples=40,
-    deadline=None,
-    derandomize=True,
     database=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )

@@ -36,8 +36,6 @@ attributes_ = st.dictionaries(
 )
 examples = settings(
     max_examples=40,
-    deadline=None,
-    derandomize=True,
     database=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )

@@ -66,9 +66,7 @@ def end_of(story: Story) -> list[Any]:
     return sorted((id_, 0, events, digest) for id_, (events, digest) in sums.items())
 
 
-@settings(
-    max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=4, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     seed=st.integers(0, 10**9),
     late=st.sampled_from([0.0, 0.4, 0.9]),

@@ -43,9 +43,7 @@ def table_rows(draw: st.DrawFn) -> _Row:
 
 
 @given(st.lists(table_rows(), min_size=1, max_size=40), st.data())
-@settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_rows_at_any_moment(models: Models, kept: list[_Row], data: st.DataObject) -> None:
     with models.pool.connection() as connection, connection.cursor() as cursor:
         _fill(cursor, kept)

@@ -137,7 +137,6 @@ def projectors(models: Models, story: Story) -> list[Projector]:
 
 @settings(
     max_examples=12,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(

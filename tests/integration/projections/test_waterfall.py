@@ -153,7 +153,6 @@ WINDOW = st.none() | st.integers(1, 6).map(lambda month: date(2024, month, 1))
 
 @settings(
     max_examples=25,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(

@@ -184,9 +184,7 @@ def any_log(new_database: Callable[[], str]) -> str:
     return url
 
 
-@settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(events=st.lists(_events, min_size=4, max_size=11, unique_by=lambda row: row.stream_id))
 def test_any_event_reads_back_byte_by_byte(any_log: str, tmp_path: Path, events: list[Row]) -> None:
     times = sorted(row.recorded_at for row in events)

@@ -80,9 +80,7 @@ def workshop(
         models.close()
 
 
-@settings(
-    max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=4, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     seed=st.integers(0, 10**9),
     late=st.sampled_from([0.0, 0.4, 0.9]),
@@ -148,7 +146,7 @@ def test_the_server_tells_partitions_apart_as_everybody_does(
 
 
 @given(st.lists(st.binary(min_size=16, max_size=16), max_size=50))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_the_servers_crc(database_url: str, octets: list[bytes]) -> None:
     connection = connect(database_url)
     with closing(connection), connection.cursor() as cursor:

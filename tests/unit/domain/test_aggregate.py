@@ -219,7 +219,7 @@ STREAMS = [
 @pytest.mark.parametrize(
     ("begin", "commands"), STREAMS, ids=["deal", "customer", "campaign", "exchange rate"]
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.data())
 def test_any_sequence_of_commands_is_refused_or_replays_to_the_same_state(
     begin: Callable[[], LedgerAggregate], commands: st.SearchStrategy[Steps], data: st.DataObject

@@ -52,7 +52,7 @@ def test_every_event_of_the_domain_is_covered() -> None:
 
 
 @pytest.mark.parametrize("cls", EVENT_CLASSES, ids=lambda cls: cls.__qualname__)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(data=st.data())
 def test_events_come_back_as_they_were(
     mapper: EventMapper, cls: type[LedgerAggregate.Event], data: st.DataObject
@@ -86,7 +86,7 @@ def test_events_come_back_as_they_were(
 
 
 @pytest.mark.parametrize("cls", AGGREGATES, ids=lambda cls: cls.__name__)
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(data=st.data())
 def test_snapshots_come_back_as_they_were(
     mapper: EventMapper, cls: type[LedgerAggregate], data: st.DataObject

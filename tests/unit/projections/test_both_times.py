@@ -59,7 +59,7 @@ def known_at(entries: list[Entry], position: int) -> list[Row]:
     return sorted(e.row for e in entries if e.known_from <= position < e.known_to)
 
 
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 @given(seed=st.integers(0, 10**9), late=st.sampled_from([0.0, 0.3, 0.9]))
 def test_every_step_of_knowledge_is_a_fold_from_scratch(seed: int, late: float) -> None:
     story = random_story(seed, 60, customers=2, late=late)
@@ -76,7 +76,7 @@ def test_every_step_of_knowledge_is_a_fold_from_scratch(seed: int, late: float) 
                 assert known_at(changes.added, fact[1]) == scratch(fold, facts[:number])
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 10**9))
 def test_rows_of_one_item_never_overlap_in_either_time(seed: int) -> None:
     story = random_story(seed, 80, customers=2)

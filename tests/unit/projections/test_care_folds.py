@@ -104,7 +104,7 @@ def scratch(fold: Fold, facts: list[Fact]) -> list[Row]:
     return sorted([*rows, *state[0]])
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(seed=st.integers(0, 10**9))
 @pytest.mark.parametrize("fold", FOLDS, ids=lambda fold: type(fold).__name__)
 def test_every_step_of_knowledge_is_a_fold_from_scratch(fold: Fold, seed: int) -> None:
@@ -118,7 +118,7 @@ def test_every_step_of_knowledge_is_a_fold_from_scratch(fold: Fold, seed: int) -
             assert len(row[4].split("\t")) == width, row
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(seed=st.integers(0, 10**9))
 def test_what_was_spent_is_the_sum_in_each_currency(seed: int) -> None:
     story = caring(seed, 40)
@@ -132,7 +132,7 @@ def test_what_was_spent_is_the_sum_in_each_currency(seed: int) -> None:
         assert {name: last[name] for name in spent} == spent
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(seed=st.integers(0, 10**9))
 def test_every_order_and_the_first_contract_of_a_deal_are_purchases(seed: int) -> None:
     story = caring(seed, 40)

@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from projections.lifecycle.segments import COLUMNS, MOST_VALUES, Features, Leaf, Profile, grown
@@ -53,7 +53,6 @@ PROFILES = st.lists(
 )
 
 
-@settings(deadline=None)  # the library takes its time to be imported
 @given(PROFILES, PROFILES, st.randoms(use_true_random=False))
 def test_everybody_is_in_the_leaf_whose_rule_holds(
     profiles: list[Profile], others: list[Profile], random: Random

@@ -39,7 +39,7 @@ DEALS = st.lists(
 
 
 @given(DEALS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_of_few_deals_they_are_exact(deals: list[tuple[float, float]]) -> None:
     chances = np.array([p for p, _ in deals])
     amounts = np.array([amount for _, amount in deals])

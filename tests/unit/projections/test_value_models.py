@@ -105,7 +105,7 @@ def test_equal_customers_may_be_counted_together() -> None:
 POSITIVE = st.floats(0.05, 20.0)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(r=POSITIVE, alpha=POSITIVE, a=POSITIVE, b=POSITIVE, x=st.integers(0, 200))
 def test_the_gradients_are_those_of_the_likelihoods(
     r: float, alpha: float, a: float, b: float, x: int
@@ -121,7 +121,7 @@ def test_the_gradients_are_those_of_the_likelihoods(
     assert spending._mean_loss(logs, spenders, 1.0)[1] == pytest.approx(slope, rel=1e-3, abs=1e-3)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(
     r=POSITIVE, alpha=POSITIVE, a=POSITIVE, b=POSITIVE,
     x=st.integers(0, 2000), t_x=st.floats(0.01, 1.0), weeks=st.floats(0.1, 500.0),
@@ -159,7 +159,7 @@ def test_what_is_expected_is_the_mean_over_the_rates_and_the_dropouts(a: float, 
     )
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(a=st.floats(0.1, 20), b=st.floats(0.1, 20), x=st.integers(0, 60), ahead=st.floats(0.01, 5))
 def test_both_ways_to_the_mean_agree(a: float, b: float, x: int, ahead: float) -> None:
     model, one = BuyingModel(0.5, 4.0, a, b, 0.0), np.ones(1)

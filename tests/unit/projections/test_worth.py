@@ -78,7 +78,7 @@ HISTORY = st.builds(
 )
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.lists(HISTORY, max_size=30), st.booleans())
 def test_any_histories_have_figures_within_their_bounds(
     rows: list[tuple[float, ...]], modelled: bool

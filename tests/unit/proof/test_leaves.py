@@ -9,7 +9,7 @@ from uuid import UUID
 
 import orjson
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from infra.proof.leaves import COLUMNS, POSITION_BYTES, Row, json_of_row, leaf, row_of_json
@@ -109,13 +109,11 @@ rows = st.builds(
 )
 
 
-@settings(deadline=None)
 @given(row=rows)
 def test_an_export_gives_the_row_back(row: Row) -> None:
     assert row_of_json(orjson.loads(orjson.dumps(json_of_row(row)))) == row
 
 
-@settings(deadline=None)
 @given(row=rows, other=rows)
 def test_two_rows_never_share_a_leaf(row: Row, other: Row) -> None:
     assert (leaf(row) == leaf(other)) == (row == other)

@@ -135,13 +135,12 @@ def test_published_consistency(first: int, second: int, path: list[str]) -> None
 sizes = st.integers(1, 600) | st.integers(65_200, len(MANY)) | st.integers(1, len(MANY))
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(size=sizes)
 def test_every_size_has_the_root_of_the_definition(size: int) -> None:
     assert LARGE.tree.root(size) == of_definition(MANY[:size])
 
 
-@settings(deadline=None)
 @given(size=st.integers(0, 1500), step=st.integers(1, WIDTH))
 def test_a_tree_grows_the_same_by_any_steps(size: int, step: int) -> None:
     tiles = Tiles(MANY[:size], step)
@@ -149,7 +148,6 @@ def test_a_tree_grows_the_same_by_any_steps(size: int, step: int) -> None:
     assert tiles.growth.root() == tiles.tree.root(size)
 
 
-@settings(deadline=None)
 @given(first=st.integers(0, 1500), more=st.integers(0, 700))
 def test_a_tree_goes_on_from_its_tiles(first: int, more: int) -> None:
     tiles = Tiles(MANY[: first + more])
@@ -163,7 +161,6 @@ def test_a_tree_goes_on_from_its_tiles(first: int, more: int) -> None:
     assert growth.root() == tiles.tree.root(first + more)
 
 
-@settings(deadline=None)
 @given(data=st.data(), size=sizes)
 def test_inclusion_is_proven_and_nothing_else(data: st.DataObject, size: int) -> None:
     index = data.draw(st.integers(0, size - 1))
@@ -189,7 +186,6 @@ def test_inclusion_is_proven_and_nothing_else(data: st.DataObject, size: int) ->
             verify_inclusion(*proof)
 
 
-@settings(deadline=None)
 @given(data=st.data(), second=sizes)
 def test_consistency_is_proven_and_nothing_else(data: st.DataObject, second: int) -> None:
     first = data.draw(st.integers(1, second))

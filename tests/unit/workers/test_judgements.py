@@ -115,7 +115,7 @@ def planned(world: World) -> dict[UUID, tuple[datetime, UUID]]:
 
 
 @RUNS
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(rounds, st.data())
 def test_however_it_runs_it_comes_to_the_same(
     policy: Policy, rounds: Rounds, data: st.DataObject
@@ -133,7 +133,7 @@ def test_however_it_runs_it_comes_to_the_same(
 
 
 @RUNS
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(rounds)
 def test_run_again_from_the_beginning_it_changes_nothing(policy: Policy, rounds: Rounds) -> None:
     world = told(policy, rounds, drained)
@@ -152,7 +152,7 @@ LOST_AND_BACK_BEFORE_THE_LAST_LEVEL: Rounds = [
 ]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(rounds)
 @example(LOST_AND_BACK_BEFORE_THE_LAST_LEVEL)
 def test_each_level_by_rule_is_another_one_and_never_before_the_last(rounds: Rounds) -> None:

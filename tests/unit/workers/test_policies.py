@@ -91,7 +91,7 @@ def told(rounds: list[Round], run: Callable[[World], None]) -> World:
     return world
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(rounds, st.data())
 def test_however_it_runs_it_comes_to_the_same(rounds: list[Round], data: st.DataObject) -> None:
     batch = data.draw(st.integers(1, 7), label="batch")
@@ -110,7 +110,7 @@ def test_however_it_runs_it_comes_to_the_same(rounds: list[Round], data: st.Data
     }
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(rounds)
 def test_who_is_lost_passively_had_bought_nothing_for_so_long(rounds: list[Round]) -> None:
     world = told(rounds, drained)

@@ -92,7 +92,7 @@ def folded(facts: Sequence[Fact]) -> set[Row]:
     return {*rows, *state[0]}
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(seed=st.integers(0, 10**9), length=st.integers(1, 40))
 def test_what_is_known_is_what_one_pass_in_the_order_of_time_finds(seed: int, length: int) -> None:
     facts = random_facts(Random(seed), length)

@@ -38,7 +38,7 @@ definitions = st.builds(
 )
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     seed=st.integers(0, 10**9),
     length=st.integers(1, 30),
