@@ -82,7 +82,7 @@ class Product:
         assert self.process is not None
         self.process.send_signal(number)
         try:
-            return self.process.wait(30)
+            return self.process.wait(120)
         finally:
             assert self.process.stdout is not None
             self.process.stdout.close()

@@ -135,7 +135,7 @@ class TestPool:
                 waiting = threading.Thread(target=use)
                 waiting.start()
                 assert not got.wait(0.05)
-            waiting.join(10)
+            waiting.join(60)
             assert got.is_set()
 
     def test_a_broken_connection_is_dropped(self, pool: Pool, database_url: str) -> None:

@@ -67,7 +67,7 @@ def test_the_pause_after_an_error_ends_when_it_is_stopped() -> None:
     worker = Worker("test", _raises(ValueError("always")), stopped=stopped, idle=lambda: None)
     worker.start()
     stopped.set()
-    worker.join(10)
+    worker.join(60)
     assert not worker.is_alive()
 
 

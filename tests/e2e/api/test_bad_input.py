@@ -386,14 +386,14 @@ def test_a_method_that_is_not_there(admin: Client) -> None:
 
 def test_bytes_that_are_no_http(product: Product) -> None:
     host, port = product.url.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port)), timeout=10) as connection:
+    with socket.create_connection((host, int(port)), timeout=60) as connection:
         connection.sendall(b"\x16\x03\x01\x02\x00 nonsense\r\n\r\n")
         assert connection.recv(1_000).startswith(b"HTTP/1.1 400")
 
 
 def test_a_client_that_goes_in_the_middle_of_its_body(product: Product, admin: Client) -> None:
     host, port = product.url.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port)), timeout=10) as connection:
+    with socket.create_connection((host, int(port)), timeout=60) as connection:
         head = (
             "POST /v1/customers HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
             f"Authorization: {admin.headers['Authorization']}\r\nIdempotency-Key: gone\r\n"

@@ -5,13 +5,15 @@ from __future__ import annotations
 import socket
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import orjson
 import pytest
 
 from api.tokens import Scope
+from infra.postgres import connect
 from tests.e2e.api.making import amount, customer, deal
 from tests.e2e.api.running import MAX_BODY, Client, Product
 
@@ -192,7 +194,7 @@ def test_answers_come_while_the_request_is_still_being_sent(
     product: Product, admin: Client
 ) -> None:
     host, port = product.url.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port)), timeout=10) as connection:
+    with socket.create_connection((host, int(port)), timeout=60) as connection:
         head = (
             "POST /v1/bulk HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n"
             f"Authorization: {admin.headers['Authorization']}\r\n"
@@ -212,15 +214,43 @@ def test_what_has_begun_is_finished_when_the_client_goes(product: Product, admin
     host, port = product.url.removeprefix("http://").split(":")
     name = uuid.uuid4().hex
     content = lines(*(line("/v1/customers", {"name": f"{name} {n}"}) for n in range(20)))
-    with socket.create_connection((host, int(port)), timeout=10) as connection:
-        head = (
-            "POST /v1/bulk HTTP/1.1\r\nHost: x\r\nContent-Length: 999999\r\n"
-            f"Authorization: {admin.headers['Authorization']}\r\n"
-            "Content-Type: application/x-ndjson\r\n\r\n"
-        ).encode()
-        connection.sendall(head + content)
-        time.sleep(0.2)
-    end = time.monotonic() + 10
-    while len(admin.read("/v1/customers", search=name)["items"]) < 20:
+    with no_commits(product) as somebody_waits:
+        with socket.create_connection((host, int(port)), timeout=60) as connection:
+            head = (
+                "POST /v1/bulk HTTP/1.1\r\nHost: x\r\nContent-Length: 999999\r\n"
+                f"Authorization: {admin.headers['Authorization']}\r\n"
+                "Content-Type: application/x-ndjson\r\n\r\n"
+            ).encode()
+            connection.sendall(head + content)
+            until(somebody_waits)
+        assert admin.read("/v1/customers", search=name)["items"] == []
+    until(lambda: len(admin.read("/v1/customers", search=name)["items"]) == 20)
+
+
+@contextmanager
+def no_commits(product: Product) -> Iterator[Callable[[], bool]]:
+    """No command is committed inside; gives a function that says whether one would be."""
+    holder = connect(product.database_url)
+    watcher = connect(product.database_url, autocommit=True)
+    try:
+        holder.cursor().execute("SELECT FROM log.head FOR UPDATE")
+
+        def somebody_waits() -> bool:
+            with watcher.cursor() as cursor:
+                cursor.execute(
+                    "SELECT FROM pg_stat_activity WHERE %s = ANY(pg_blocking_pids(pid))",
+                    (holder.info.backend_pid,),
+                )
+                return cursor.rowcount > 0
+
+        yield somebody_waits
+    finally:
+        holder.close()
+        watcher.close()
+
+
+def until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 60
+    while not condition():
         assert time.monotonic() < end
-        time.sleep(0.05)
+        time.sleep(0.02)

@@ -130,11 +130,11 @@ def test_a_long_reader_only_delays_it(models: Models, monkeypatch: pytest.Monkey
         with models.pool.connection() as connection, connection.cursor() as cursor:
             cursor.execute(f"SELECT count(*) FROM {models.read}.deal_period")
             holding.set()
-            release.wait(20)
+            release.wait(60)
 
     holder = threading.Thread(target=hold)
     holder.start()
-    holding.wait(10)
+    assert holding.wait(60)
     monkeypatch.setattr("projections.rebuild.swapping._TRIES", 5)
     before = models.rows("deal_period")
     with pytest.raises(ReadersInTheWay):
