@@ -6,6 +6,7 @@ import base64
 import json
 import socket
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
@@ -439,25 +440,29 @@ def test_a_client_that_stalls_and_goes(long: Product, monkeypatch: pytest.Monkey
     replays = long.app.state.services.replays
     token = long.tokens.issue("slow", frozenset({Scope.ADMIN}))
     host, port = long.url.removeprefix("http://").split(":")
-    client = socket.socket()
-    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    client.connect((host, int(port)))
     asked = f"GET /v1/audit/events HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\n\r\n"
-    client.sendall(asked.encode())
-    assert enough.wait(30)
-    with long.client() as other:  # the loop is free, and so is the pool
-        settled = -1
-        while settled != len(taken):
-            settled = len(taken)
-            for _ in range(20):
+    with long.client() as other, socket.socket() as client:
+
+        def meanwhile() -> None:
+            for _ in range(20):  # the loop is free
                 assert other.get("/health/live").status_code == 200
+
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.connect((host, int(port)))
+        client.sendall(asked.encode())
+        assert enough.wait(60)
+        pool, end = replays.pool, time.monotonic() + 60
+        settled = -1
+        while settled != len(taken) or len(pool._idle) != pool._count:
+            assert time.monotonic() < end
+            settled = len(taken)
+            meanwhile()
         assert sum(taken) < 30_000
         assert replays._sending == 1
-        pool = replays.pool
-        assert len(pool._idle) == pool._count
         client.close()
         while replays._sending:
-            assert other.get("/health/live").status_code == 200
+            assert time.monotonic() < end
+            meanwhile()
     assert sum(taken) < 30_000
 
 
