@@ -13,7 +13,7 @@ from api.cursors import Cursors
 from api.endpoint import CommandIndex, CommandRoute
 from api.errors import add_handlers
 from api.metrics import Metrics, Observed
-from api.openapi import describe
+from api.openapi import DOCUMENT, describe
 from api.plots import Pictures
 from api.reads import Reads
 from api.routes import (
@@ -136,6 +136,7 @@ def create_app(
         title="crm-ledger",
         version="1",
         description=DESCRIPTION.strip(),
+        openapi_url=DOCUMENT,
         lifespan=lifespan,
         redirect_slashes=False,
         telemetry={"tracing": False, "metrics": False, "logs": False},  # `Observed` has ours

@@ -1,12 +1,17 @@
 """What the OpenAPI description says beyond what FastAPI finds by itself."""
 
+import asyncio
 from collections.abc import Iterable
 from typing import Any
 
+import orjson
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 
 from api.commands import ID, Command
 from api.errors import PROBLEM_JSON
@@ -15,6 +20,7 @@ from api.plots import pictures
 from api.schemas.answers import Problem
 
 BEARER = "bearer"
+DOCUMENT = "/openapi.json"
 _REF = {"$ref": "#/components/schemas/Problem"}
 _ETAG = {"description": "The version, in quotes.", "schema": {"type": "string"}}
 _RETRY = {
@@ -119,7 +125,10 @@ def read_responses(*more: int) -> dict[int | str, dict[str, Any]]:
 
 
 def describe(app: FastAPI, models: Iterable[type[BaseModel]]) -> None:
-    """Completes the description with the schemas that routes only name, and the bearer token."""
+    """Completes the description with the schemas that routes only name, and the bearer token.
+
+    It is made when it is first asked for, in a thread: that takes a second, and commands go on.
+    """
     described: list[type[BaseModel]] = [Problem, *models]
     _, named = models_json_schema(
         [(model, "validation") for model in described],
@@ -145,3 +154,13 @@ def describe(app: FastAPI, models: Iterable[type[BaseModel]]) -> None:
         return app.openapi_schema
 
     app.openapi = description  # type: ignore[method-assign]
+    made: asyncio.Future[bytes] | None = None
+
+    async def document(_: Request) -> Response:
+        nonlocal made
+        if made is None:
+            made = asyncio.ensure_future(asyncio.to_thread(lambda: orjson.dumps(description())))
+        return Response(await asyncio.shield(made), media_type="application/json")
+
+    others = [route for route in app.routes if getattr(route, "path", None) != DOCUMENT]
+    app.router.routes[:] = [*others, Route(DOCUMENT, document, include_in_schema=False)]

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, Phase, settings
 
 from api.tokens import Scope
 from tests.contract.description import description
-from tests.e2e.api.running import Product
+from tests.e2e.api.running import WAIT, Product
 
 CONFIG = {
     "checks": {
@@ -54,4 +54,4 @@ def test_every_operation_keeps_its_description(case: Any, product: Product, toke
 
 
 def test_the_running_product_describes_itself_so(product: Product) -> None:
-    assert httpx.get(f"{product.url}/openapi.json").json() == description()
+    assert httpx.get(f"{product.url}/openapi.json", timeout=WAIT).json() == description()

@@ -12,7 +12,7 @@ import orjson
 import pytest
 
 from tests.e2e.api.making import amount, campaign, customer, deal
-from tests.e2e.api.running import MAX_BODY, Client, Product
+from tests.e2e.api.running import MAX_BODY, WAIT, Client, Product
 
 JSON = {"Content-Type": "application/json"}
 
@@ -255,7 +255,9 @@ def test_a_header_sent_twice(admin: Client, path: str, name: str) -> None:
         ("Content-Type", "application/json"),
     ]
     headers.append((name, dict(headers)[name]))
-    response = httpx.post(f"{admin.base_url}{path}/suspend", headers=headers, content=b"{}")
+    response = httpx.post(
+        f"{admin.base_url}{path}/suspend", headers=headers, content=b"{}", timeout=WAIT
+    )
     assert (response.status_code, kind(response)) == (400, "malformed-header")
 
 

@@ -21,7 +21,7 @@ from infra import tracing
 from infra.logging import configure
 from infra.postgres import connect
 from tests.e2e.api.making import customer
-from tests.e2e.api.running import Client, Product
+from tests.e2e.api.running import WAIT, Client, Product
 
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 TRACED = {"traceparent": f"00-{TRACE}-{SPAN}-01"}
@@ -60,7 +60,7 @@ def traced(product: Product) -> Iterator[Callable[[], list[ReadableSpan]]]:
 
     def sent() -> list[ReadableSpan]:
         # Answered by the loop when it is through with what it answered before, spans included.
-        httpx.get(f"{product.url}/health/live")
+        httpx.get(f"{product.url}/health/live", timeout=WAIT)
         tracing.close()
         return list(exporter.get_finished_spans())
 
@@ -257,7 +257,7 @@ def test_reads_are_traced_by_route_and_what_machines_ask_is_not(
     admin.get(f"/v1/customers/{uuid.uuid4()}?name=Zhang")
     admin.get(f"/{uuid.uuid4()}")
     for path in ("/metrics", "/health/live", "/health/ready"):
-        httpx.get(f"{product.url}{path}")
+        httpx.get(f"{product.url}{path}", timeout=WAIT)
     spans = [span for span in traced() if span.kind.name == "SERVER"]
     assert sorted(span.name for span in spans) == [
         "GET",

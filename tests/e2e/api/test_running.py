@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 import uuid
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
@@ -10,17 +11,18 @@ from typing import Any
 
 import httpx
 import pytest
+from fastapi.openapi.utils import get_openapi
 
 from api.app import COMMANDS
 from infra.embedded import EmbeddedPostgres
 from infra.postgres import connect
 from tests.e2e.api.making import customer
-from tests.e2e.api.running import Client, Product
+from tests.e2e.api.running import WAIT, Client, Product
 
 
 def test_live_and_ready_need_no_token(product: Product) -> None:
-    assert httpx.get(f"{product.url}/health/live").json() == {"status": "live"}
-    ready = httpx.get(f"{product.url}/health/ready").json()
+    assert httpx.get(f"{product.url}/health/live", timeout=WAIT).json() == {"status": "live"}
+    ready = httpx.get(f"{product.url}/health/ready", timeout=WAIT).json()
     assert ready["status"] == "ready"
     assert ready["reflected"].keys() == {"customers", "funnel", "lifecycle", "attribution"}
 
@@ -29,7 +31,7 @@ def test_metrics_count_requests_by_route_not_by_id(product: Product, admin: Clie
     made = customer(admin)
     admin.read(f"/v1/customers/{made}")
     admin.get(f"/{uuid.uuid4()}")
-    text = httpx.get(f"{product.url}/metrics").text
+    text = httpx.get(f"{product.url}/metrics", timeout=WAIT).text
     counted = 'crm_http_request_seconds_count{method="GET",route="/v1/customers/{id}",status="200"}'
     assert counted in text
     assert 'route="",status="404"' in text
@@ -39,7 +41,7 @@ def test_metrics_count_requests_by_route_not_by_id(product: Product, admin: Clie
 
 
 def test_the_reference_page_needs_no_internet(product: Product) -> None:
-    with httpx.Client(base_url=product.url) as nobody:
+    with httpx.Client(base_url=product.url, timeout=WAIT) as nobody:
         for page in ("/docs", "/redoc"):
             html = nobody.get(page).text
             found = re.findall(r'(?:src|href)="([^"]+)"', html)
@@ -50,7 +52,7 @@ def test_the_reference_page_needs_no_internet(product: Product) -> None:
 
 
 def test_every_command_is_described(product: Product) -> None:
-    described = httpx.get(f"{product.url}/openapi.json").json()
+    described = httpx.get(f"{product.url}/openapi.json", timeout=WAIT).json()
     assert described["openapi"].startswith("3.1")
     for command in COMMANDS:
         operation = described["paths"][command.path]["post"]
@@ -63,6 +65,31 @@ def test_every_command_is_described(product: Product) -> None:
         for status, response in operation["responses"].items():
             if status >= "400":
                 assert response["content"].keys() == {"application/problem+json"}
+
+
+def test_nobody_waits_while_it_describes_itself(
+    start_product: Callable[..., Product], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    product = start_product()
+    begun, done, made = threading.Event(), threading.Event(), []
+
+    def slow(**of: Any) -> Any:
+        begun.set()
+        assert done.wait(60)
+        made.append(get_openapi(**of))
+        return made[-1]
+
+    monkeypatch.setattr("api.openapi.get_openapi", slow)
+    with product.client() as client, ThreadPoolExecutor(2) as threads:
+        asked = [threads.submit(client.get, "/openapi.json") for _ in range(2)]
+        assert begun.wait(60)
+        assert client.command("/v1/customers", {"name": "ACME"}).status_code == 201
+        assert not any(each.done() for each in asked)
+        done.set()
+        one, other = (each.result() for each in asked)
+    assert one.headers["content-type"] == "application/json"
+    assert one.content == other.content
+    assert [one.json()] == made
 
 
 def test_a_key_in_flight_is_told(start_product: Callable[..., Product]) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from api.tokens import Scope
 from tests.e2e.api.making import amount, campaign, customer, deal
-from tests.e2e.api.running import Client, Product
+from tests.e2e.api.running import WAIT, Client, Product
 
 KEY = {"Idempotency-Key": "k"}
 
@@ -29,7 +29,7 @@ def test_without_a_valid_token_nothing_is_said_but_that(
 ) -> None:
     headers = {} if authorization is None else {"Authorization": authorization}
     told = set()
-    with httpx.Client(base_url=product.url, headers=headers) as nobody:
+    with httpx.Client(base_url=product.url, headers=headers, timeout=WAIT) as nobody:
         for response in (
             nobody.get("/v1/customers"),
             nobody.get(f"/v1/customers/{uuid.uuid4()}"),
@@ -50,7 +50,9 @@ def test_an_expired_token(product: Product) -> None:
 
 def test_the_scheme_may_be_written_in_any_case(product: Product) -> None:
     token = product.tokens.issue("rep-1", frozenset({Scope.READ}))
-    response = httpx.get(f"{product.url}/v1/funnel", headers={"Authorization": f"bearer {token}"})
+    response = httpx.get(
+        f"{product.url}/v1/funnel", headers={"Authorization": f"bearer {token}"}, timeout=WAIT
+    )
     assert response.status_code == 200
 
 
