@@ -99,18 +99,28 @@ def _unused(home: Path, patience: float = 0) -> bool:
                 return True
 
 
+_SETTINGS = """
+fsync = off
+full_page_writes = off
+max_connections = 300  # each test worker keeps up to four products, of 15 connections each
+"""
+
+
 @pytest.fixture(scope="session")
 def server(request: pytest.FixtureRequest) -> Iterator[EmbeddedPostgres]:
     """The suite's PostgreSQL server. It does not wait for the disk: what a killed server wrote is
     with the kernel, and power is not cut here. Tests of crashes have servers of their own, as the
     product starts them."""
-    with EmbeddedPostgres(request.config.stash[_directory]) as server:
-        connection = connect(server.admin_url, autocommit=True)
-        with connection.cursor() as cursor:
-            cursor.execute("ALTER SYSTEM SET fsync = off")
-            cursor.execute("ALTER SYSTEM SET full_page_writes = off")
-            cursor.execute("SELECT pg_reload_conf()")
-        connection.close()
+    directory = request.config.stash[_directory]
+    directory.mkdir(mode=0o711, exist_ok=True)
+    settings = directory / "postgres" / "cluster" / "custom.conf"
+    with (directory / "first.lock").open("w") as first:
+        fcntl.flock(first, fcntl.LOCK_EX)
+        if not settings.exists():
+            with EmbeddedPostgres(directory):  # makes the cluster
+                pass
+            settings.write_text(_SETTINGS)
+    with EmbeddedPostgres(directory) as server:
         yield server
 
 
