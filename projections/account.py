@@ -67,14 +67,18 @@ def add(sums: Sums, more: Sums) -> None:
 
 def enter(cursor: Cursor, projection: str, sums: Sums) -> None:
     """Add to the account of the projection with this id."""
-    if not sums:
-        return
+    if sums:
+        cursor.execute(entering(cursor, projection, sums))
+
+
+def entering(cursor: Cursor, projection: str, sums: Sums, where: str = "true") -> bytes:
+    """The statement for it, which does nothing unless `where` is true."""
     places = sorted(sums)
-    cursor.execute(
+    written: bytes = cursor.mogrify(
         "INSERT INTO applied (projection, partition, range, events, digest)"
         " SELECT %s, added.* FROM"
         " unnest(%s::int[], %s::bigint[], %s::bigint[], %s::bigint[]) AS added"
-        " ON CONFLICT (projection, partition, range) DO UPDATE SET"
+        f" WHERE {where} ON CONFLICT (projection, partition, range) DO UPDATE SET"
         " events = applied.events + excluded.events, digest = applied.digest # excluded.digest",
         [
             projection,
@@ -84,3 +88,4 @@ def enter(cursor: Cursor, projection: str, sums: Sums) -> None:
             [sums[place][1] for place in places],
         ],
     )
+    return written

@@ -23,7 +23,7 @@ from projections.collector import CollectorPause
 from projections.folding import Counters, Failure, Folding, Keyed
 from projections.origin import LogBehind, NewerProgram, Origin, OtherLog, RebuildNeeded
 from projections.projection import Changes, Projection
-from projections.writing import make_tables, make_views, refused, use_indexes, use_schema
+from projections.writing import for_a_batch, make_tables, make_views, refused, use_schema
 
 __all__ = [
     "Counters",
@@ -121,6 +121,8 @@ class Projector:
         self._pause = CollectorPause()
         self._ahead: Future[tuple[Batch, _Work]] | None = None
         self._reader = ThreadPoolExecutor(1, f"{projection.name}-feed")
+        self.caught_up = False
+        """Whether the last `step` came to the end of the log as it was then."""
 
     def prepare(self) -> dict[int, int]:
         """Make tables, views and positions where they are missing; the positions by partition.
@@ -260,6 +262,7 @@ class Projector:
         `prepare` raises, and whatever the feed or the database raises. A step that raises has
         written nothing.
         """
+        self.caught_up = False
         positions = self._ready().positions
         if not positions:
             return 0
@@ -286,6 +289,7 @@ class Projector:
             self._failed(error)
             raise
         self._applied(moves, len(work.events))
+        self.caught_up = self._ahead is None and batch.through >= batch.head.position
         return batch.through - after
 
     def look(self) -> None:
@@ -383,8 +387,7 @@ class Projector:
         if fold and work.keyed:
             self._folding.trim(latest=False)
             with self._pool.connection() as connection, connection, connection.cursor() as cursor:
-                use_schema(cursor, self._schema)
-                use_indexes(cursor)
+                cursor.execute(for_a_batch(self._schema))
                 work.folded = self._folding.fold(cursor, work.keyed)
         return batch, work
 
@@ -448,19 +451,18 @@ class Projector:
     ) -> Iterator[Cursor]:
         """Moves the positions first, which locks them; all or nothing."""
         filled = self._ready().origin.filled
+        partitions = sorted(moves)
         with self._pool.connection() as connection, connection, connection.cursor() as cursor:
-            use_schema(cursor, self._schema)
-            use_indexes(cursor)
             # What a crash of the server may lose here is whole transactions, rows and position.
-            cursor.execute("SET LOCAL synchronous_commit TO off")
-            partitions = sorted(moves)
+            begin = for_a_batch(self._schema) + "SET LOCAL synchronous_commit TO off;"
             # Positions can be the same in a set filled anew whose rows are not those in memory.
-            cursor.execute(
+            move: bytes = cursor.mogrify(
                 "UPDATE position SET position = moved.new, moved_at = clock_timestamp()"
                 " FROM unnest(%s::int[], %s::bigint[], %s::bigint[]) AS moved(partition, old, new)"
                 " WHERE position.projection = %s AND position.partition = moved.partition"
                 " AND position.position = moved.old AND EXISTS"
-                " (SELECT FROM origin WHERE origin.projection = %s AND origin.filled = %s)",
+                " (SELECT FROM origin WHERE origin.projection = %s AND origin.filled = %s)"
+                " RETURNING 1",
                 [
                     partitions,
                     [moves[partition][0] for partition in partitions],
@@ -470,9 +472,16 @@ class Projector:
                     filled,
                 ],
             )
-            if cursor.rowcount != len(partitions):
+            parts = [b"moved AS (%b)" % move]
+            if sums:
+                all_moved = f"(SELECT count(*) FROM moved) = {len(partitions)}"
+                entered = account.entering(cursor, self.projection.id, sums, where=all_moved)
+                parts.append(b"entered AS (%b)" % entered)
+            cursor.execute(
+                b"%b WITH %b SELECT count(*) FROM moved" % (begin.encode(), b", ".join(parts))
+            )
+            if cursor.fetchone() != (len(partitions),):
                 raise LateOwner(f"{self.projection.id}: another owner moved on")
-            account.enter(cursor, self.projection.id, sums)
             offsets.save(cursor, self.projection.name, hints)
             yield cursor
             reach("project.before_commit")

@@ -1,8 +1,10 @@
-"""Writing a batch's changes: one COPY per table for what is new, one UPDATE for what is closed."""
+"""Writing a batch's changes: one COPY per table for what is new, one UPDATE for what is closed; of
+a small batch, all in one message to the server."""
 
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -12,6 +14,7 @@ from psycopg2.extensions import cursor as Cursor  # noqa: N812  (it is a class)
 
 from infra.postgres import quote
 from projections.projection import (
+    NULL,
     Changes,
     Entry,
     Fold,
@@ -25,6 +28,10 @@ from projections.projection import (
 from projections.reading import NEWEST
 
 _COPY_BUFFER = 1 << 18
+
+_SMALL = 100
+"""Rows up to which a batch goes as one message: each further one has to wait for its turn at the
+interpreter, beside a busy API for longer than the server takes."""
 
 # SQLSTATE classes in which the database refuses values, as against being unable to serve.
 _REFUSALS = ("21", "22", "23", "54")
@@ -44,11 +51,12 @@ def refused(error: BaseException) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """New rows of a table, as lines."""
+    """New rows of a table, as lines of COPY's text."""
 
     table: str
     columns: Sequence[str]
     lines: bytes
+    rows: int
 
     def send(self, cursor: Cursor) -> None:
         cursor.copy_expert(
@@ -56,6 +64,31 @@ class Copy:
             io.BytesIO(self.lines),
             _COPY_BUFFER,
         )
+
+    def insert(self, cursor: Cursor) -> bytes:
+        """The same as an INSERT."""
+        row = f"({', '.join(['%s'] * len(self.columns))})"
+        lines = self.lines.decode().split("\n")[: self.rows]
+        values = [value for line in lines for value in map(value_of, line.split("\t"))]
+        written: bytes = cursor.mogrify(
+            f"INSERT INTO {self.table} ({', '.join(self.columns)})"
+            f" VALUES {', '.join([row] * self.rows)};",
+            values,
+        )
+        return written
+
+
+_ESCAPED = re.compile(r"\\(.)", re.DOTALL)
+_ESCAPES = {"n": "\n", "r": "\r", "t": "\t"}
+
+
+def value_of(field: str) -> str | None:
+    """What COPY would read."""
+    if field == NULL:
+        return None
+    if "\\" in field:
+        return _ESCAPED.sub(lambda found: _ESCAPES.get(found[1], found[1]), field)
+    return field
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,19 +100,19 @@ class Close:
     names: Sequence[str]
     types: Sequence[str]
     columns: Sequence[str]
-    count: int
+    rows: int
 
-    def send(self, cursor: Cursor) -> None:
+    def update(self, cursor: Cursor) -> bytes:
+        """An UPDATE that returns a row for each."""
         arrays = ", ".join(f"%s::{kind}[]" for kind in (*self.types, "bigint"))
         matches = " AND ".join(f"row.{name} = gone.{name}" for name in self.names)
-        cursor.execute(
+        written: bytes = cursor.mogrify(
             f"UPDATE {self.table} AS row SET known_to = gone.until"
             f" FROM unnest({arrays}) AS gone({', '.join(self.names)}, until)"
-            f" WHERE {matches} AND row.known_to = {NEWEST}",
+            f" WHERE {matches} AND row.known_to = {NEWEST} RETURNING 1",
             self.columns,
         )
-        if cursor.rowcount != self.count:
-            raise StaleRows(f"{self.table}: {self.count} rows to close, {cursor.rowcount} found")
+        return written
 
 
 Statements: TypeAlias = "list[Copy | Close]"
@@ -109,13 +142,36 @@ def statements(folds: Sequence[Fold], changes: Sequence[Changes]) -> Statements:
 
 def send(cursor: Cursor, statements: Statements) -> None:
     """Raises psycopg2.Error, and StaleRows when a row to be closed is not there."""
-    for statement in statements:
-        statement.send(cursor)
+    new = [statement for statement in statements if isinstance(statement, Copy)]
+    closed = [statement for statement in statements if isinstance(statement, Close)]
+    message: list[bytes] = []
+    # COPY refuses the character U+0000 as a value like others; a literal cannot hold it.
+    small = sum(each.rows for each in new) <= _SMALL
+    if small and not any(b"\0" in each.lines for each in new):
+        message += [each.insert(cursor) for each in new]
+    else:
+        for each in new:
+            each.send(cursor)
+    if closed:
+        message.append(_all_closed(cursor, closed))
+    if message:
+        cursor.execute(b" ".join(message))
+    if closed:
+        (counts,) = cursor.fetchall()
+        for part, found in zip(closed, counts, strict=True):
+            if found != part.rows:
+                raise StaleRows(f"{part.table}: {part.rows} rows to close, {found} found")
+
+
+def _all_closed(cursor: Cursor, closed: Sequence[Close]) -> bytes:
+    """One statement that gives a row: of each table, how many rows were found."""
+    parts = [b"gone_%d AS (%b)" % (n, each.update(cursor)) for n, each in enumerate(closed)]
+    counts = [b"(SELECT count(*) FROM gone_%d)" % n for n in range(len(closed))]
+    return b"WITH %b SELECT %b" % (b", ".join(parts), b", ".join(counts))
 
 
 def _copy(table: str, columns: Sequence[str], lines: list[str]) -> Copy:
-    lines.append("")
-    return Copy(table, columns, "\n".join(lines).encode())
+    return Copy(table, columns, "\n".join([*lines, ""]).encode(), len(lines))
 
 
 def _close(fold: Fold, table: PeriodTable, closed: Sequence[Entry]) -> Close:
@@ -145,12 +201,12 @@ def use_schema(cursor: Cursor, schema: str) -> None:
     cursor.execute(f"SET LOCAL search_path TO {quote(schema)}")
 
 
-def use_indexes(cursor: Cursor) -> None:
-    """Look rows up one by one until the transaction ends: for a batch's few thousand rows the
+def for_a_batch(schema: str) -> str:
+    """What a batch's transaction begins with: rows are looked up one by one. For a few thousand the
     server would otherwise read whole tables, as it knows little about tables that grow fast."""
-    cursor.execute(
-        "SET LOCAL enable_hashjoin TO off; SET LOCAL enable_mergejoin TO off;"
-        " SET LOCAL enable_seqscan TO off"
+    return (
+        f"SET LOCAL search_path TO {quote(schema)}; SET LOCAL enable_hashjoin TO off;"
+        " SET LOCAL enable_mergejoin TO off; SET LOCAL enable_seqscan TO off;"
     )
 
 

@@ -48,7 +48,8 @@ class Keeper:
         )
 
     def step(self) -> int:
-        """Applies the next batch; how much it did. Raises what the database raises."""
+        """Applies the next batch; 0 where that was the last one for now. Raises what the database
+        raises."""
         try:
             done = self._step()
             if not self._tidy:
@@ -72,7 +73,8 @@ class Keeper:
     def _step(self) -> int:
         try:
             try:
-                return self._projector.step()
+                done = self._projector.step()
+                return 0 if self._projector.caught_up else done
             except LateOwner:
                 log.debug("another process moved it on", projection=self._projection.id)
                 self._projector.prepare()

@@ -17,9 +17,10 @@ import structlog
 log = structlog.get_logger(__name__)
 
 _RECONNECT_DELAY = 1.0
-_REST = 0.002
-"""Seconds in which no further ring is heard after one: to be woken by each of a thousand commits a
-second takes a fifth of the commits (measured with one writer)."""
+_GATHER = 0.002
+"""Seconds from what is heard to the ring, which is for all that was heard meanwhile: to be woken by
+each of a thousand commits a second takes a fifth of the commits (measured with one writer), and
+readers woken at once compete with the answers to those who committed."""
 
 
 class Doorbell:
@@ -105,6 +106,7 @@ class Doorbell:
             selector.register(leaving, selectors.EVENT_READ)
             while not self._stopped.is_set():
                 selector.select()
+                self._stopped.wait(_GATHER)
                 connection.poll()
                 if connection.notifies:
                     said = [notify.payload for notify in connection.notifies if notify.payload]
@@ -112,4 +114,3 @@ class Doorbell:
                     for word in said:
                         self._told(word)
                     self.ring()
-                    self._stopped.wait(_REST)

@@ -122,6 +122,7 @@ class StoreFeed:
         self._pool = pool
         self._doorbell = doorbell
         self._topics = list(topics)
+        self._heard: int | None = None  # rings before `read` last came to the end
 
     def end(self) -> int:
         """The position of the last event."""
@@ -139,21 +140,29 @@ class StoreFeed:
     def read(self, after: int, limit: int) -> Batch:
         """The wanted events among the next `limit` positions after `after`.
 
-        The end of the log is read in a statement before the events': all up to there is committed.
+        One statement sees the end of the log and the events: all up to there is committed.
         """
+        heard, self._heard = self._doorbell.rings, None
+        wanted = "position > %s AND position <= %s"
+        parameters: list[Any] = [after, after + limit]
+        if self._topics:
+            wanted += " AND topic = ANY(%s)"
+            parameters.append(self._topics)
         with self._pool.connection() as connection, connection.cursor() as cursor:
-            head = _head(cursor)
-            through = min(after + limit, head.position)
-            if through <= after:
-                return Batch([], after, head)
-            statement = f"SELECT {_COLUMNS} FROM events WHERE position > %s AND position <= %s"
-            parameters: list[Any] = [after, through]
-            if self._topics:
-                statement += " AND topic = ANY(%s)"
-                parameters.append(self._topics)
-            cursor.execute(statement + " ORDER BY position", parameters)
+            cursor.execute(
+                f"""SELECT event.*, head.position, head.store_epoch::text FROM head
+                LEFT JOIN (SELECT {_COLUMNS} FROM events WHERE {wanted}) AS event
+                ON event.position <= head.position ORDER BY event.position""",
+                parameters,
+            )
             rows = cursor.fetchall()
-        return Batch([recorded(row) for row in rows], through, head)
+        end, epoch = rows[0][-2:]
+        if rows[0][0] is None:
+            rows = []
+        if end <= after + limit:
+            self._heard = heard
+        through = max(after, min(after + limit, end))
+        return Batch([recorded(row) for row in rows], through, Head(end, UUID(epoch)))
 
     def by_key(
         self, share: Collection[int], partitions: int, through: int, rows: int
@@ -192,12 +201,16 @@ class StoreFeed:
                     cursor.execute("ROLLBACK")
 
     def wait(self, after: int, timeout: float) -> bool:
-        """Wait, at most `timeout` seconds, for events after `after`; whether there are any."""
-        heard = self._doorbell.rings
-        if self.end() > after:
-            return True
-        self._doorbell.wait(heard, timeout)
-        return self.end() > after
+        """Wait, at most `timeout` seconds, for events after `after`; false if none were heard of.
+
+        Right after a `read` that came to the end, the log is not asked again.
+        """
+        heard, self._heard = self._heard, None
+        if heard is None:
+            heard = self._doorbell.rings
+            if self.end() > after:
+                return True
+        return self._doorbell.wait(heard, timeout)
 
 
 _KEY = 4  # the place of partition_key among _COLUMNS
