@@ -122,7 +122,8 @@ class StoreFeed:
         self._pool = pool
         self._doorbell = doorbell
         self._topics = list(topics)
-        self._heard: int | None = None  # rings before `read` last came to the end
+        # Rings before the last `read`, and the end of the log that it then saw.
+        self._looked: tuple[int, int] | None = None
 
     def end(self) -> int:
         """The position of the last event."""
@@ -142,7 +143,7 @@ class StoreFeed:
 
         One statement sees the end of the log and the events: all up to there is committed.
         """
-        heard, self._heard = self._doorbell.rings, None
+        heard, self._looked = self._doorbell.rings, None
         wanted = "position > %s AND position <= %s"
         parameters: list[Any] = [after, after + limit]
         if self._topics:
@@ -159,8 +160,7 @@ class StoreFeed:
         end, epoch = rows[0][-2:]
         if rows[0][0] is None:
             rows = []
-        if end <= after + limit:
-            self._heard = heard
+        self._looked = heard, end
         through = max(after, min(after + limit, end))
         return Batch([recorded(row) for row in rows], through, Head(end, UUID(epoch)))
 
@@ -203,14 +203,11 @@ class StoreFeed:
     def wait(self, after: int, timeout: float) -> bool:
         """Wait, at most `timeout` seconds, for events after `after`; false if none were heard of.
 
-        Right after a `read` that came to the end, the log is not asked again.
+        Right after a `read` the log is not asked again.
         """
-        heard, self._heard = self._heard, None
-        if heard is None:
-            heard = self._doorbell.rings
-            if self.end() > after:
-                return True
-        return self._doorbell.wait(heard, timeout)
+        looked, self._looked = self._looked, None
+        heard, end = looked or (self._doorbell.rings, self.end())
+        return end > after or self._doorbell.wait(heard, timeout)
 
 
 _KEY = 4  # the place of partition_key among _COLUMNS

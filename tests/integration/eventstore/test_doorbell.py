@@ -128,6 +128,26 @@ def test_a_feed_does_not_miss_what_comes_before_it_waits(log_factory: Factory) -
     assert waited == [1]
 
 
+def test_a_feed_that_has_just_read_does_not_ask_again(
+    log_factory: Factory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    doorbell = Doorbell()
+    feed = StoreFeed(log_factory.pool, doorbell)
+    for _ in range(3):
+        log_factory.committer.submit(command()).result(PATIENCE)
+    with monkeypatch.context() as unasked:
+        unasked.setattr(feed, "end", None)
+        assert feed.read(0, 2).through == 2
+        assert feed.wait(2, 0.0)  # it has seen a third one
+        assert feed.read(2, 2).through == 3
+        assert not feed.wait(3, 0.0)
+        assert feed.read(3, 2).through == 3
+        doorbell.ring()
+        assert feed.wait(3, 0.0)
+    log_factory.committer.submit(command()).result(PATIENCE)
+    assert feed.wait(3, 0.0)  # what was seen before is not believed twice
+
+
 def test_a_subscription_without_rings_polls(log_factory: Factory) -> None:
     silent = Silent()
     recorder = PostgresApplicationRecorder(log_factory.pool, log_factory.committer, silent)

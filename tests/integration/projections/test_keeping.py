@@ -85,6 +85,13 @@ def kept_up(product: Product) -> Keeper:
     return keeper
 
 
+def test_the_last_step_for_now_says_so(product: Product) -> None:
+    keeper = product.keeper()
+    assert keeper.step() == 0
+    assert set(keeper.positions().values()) == {120}
+    keeper.close()
+
+
 def test_a_restored_log_stops_the_read_model_until_it_is_rebuilt(product: Product) -> None:
     keeper = kept_up(product)
     assert keeper.refused is None
