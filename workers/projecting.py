@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
@@ -22,6 +23,10 @@ log = structlog.get_logger(__name__)
 
 LONGEST_WAIT = 1.0
 """Seconds after which a projector looks for events though nothing told it of any."""
+
+SHORTEST_REST = 0.005
+"""Seconds that a projector leaves to others after it has come to the end of the log: where commands
+come without a pause, each would else be a step of its own, in all read models."""
 
 
 class Keeper:
@@ -89,11 +94,13 @@ class Keeper:
             return 1
 
     def idle(self) -> None:
-        """Waits for events, for a second at most."""
+        """Waits for events, for a second at most, and not less than a little."""
         if self.refused is not None:
             self.ended.wait(LONGEST_WAIT)
         elif not self.ended.is_set():
-            self._feed.wait(self._projector.position(), LONGEST_WAIT)
+            rested = time.monotonic() + SHORTEST_REST
+            if self._feed.wait(self._projector.position(), LONGEST_WAIT):
+                self.ended.wait(max(0.0, rested - time.monotonic()))
 
     def positions(self) -> dict[int, int]:
         """How far each partition is applied, as far as is known without asking."""
