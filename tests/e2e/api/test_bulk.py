@@ -190,18 +190,27 @@ def test_a_client_that_sends_everything_before_it_reads(admin: Client) -> None:
     assert [answer["line"] for answer in answers] == list(range(1, count + 1))
 
 
-def test_answers_come_while_the_request_is_still_being_sent(
-    product: Product, admin: Client
-) -> None:
+@contextmanager
+def begun(product: Product, admin: Client, length: str) -> Iterator[socket.socket]:
+    """A connection on which a request has begun whose body is to follow; `length` is the header
+    about it."""
     host, port = product.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), timeout=60) as connection:
         head = (
-            "POST /v1/bulk HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n"
+            f"POST /v1/bulk HTTP/1.1\r\nHost: x\r\n{length}\r\n"
             f"Authorization: {admin.headers['Authorization']}\r\n"
             "Content-Type: application/x-ndjson\r\n\r\n"
-        ).encode()
+        )
+        connection.sendall(head.encode())
+        yield connection
+
+
+def test_answers_come_while_the_request_is_still_being_sent(
+    product: Product, admin: Client
+) -> None:
+    with begun(product, admin, "Transfer-Encoding: chunked") as connection:
         first = lines(line("/v1/customers", {"name": "early"}))
-        connection.sendall(head + b"%x\r\n%s\r\n" % (len(first), first))
+        connection.sendall(b"%x\r\n%s\r\n" % (len(first), first))
         received = b""
         while b'"line":1' not in received:
             part = connection.recv(65_536)
@@ -211,17 +220,11 @@ def test_answers_come_while_the_request_is_still_being_sent(
 
 
 def test_what_has_begun_is_finished_when_the_client_goes(product: Product, admin: Client) -> None:
-    host, port = product.url.removeprefix("http://").split(":")
     name = uuid.uuid4().hex
     content = lines(*(line("/v1/customers", {"name": f"{name} {n}"}) for n in range(20)))
     with no_commits(product) as somebody_waits:
-        with socket.create_connection((host, int(port)), timeout=60) as connection:
-            head = (
-                "POST /v1/bulk HTTP/1.1\r\nHost: x\r\nContent-Length: 999999\r\n"
-                f"Authorization: {admin.headers['Authorization']}\r\n"
-                "Content-Type: application/x-ndjson\r\n\r\n"
-            ).encode()
-            connection.sendall(head + content)
+        with begun(product, admin, "Content-Length: 999999") as connection:
+            connection.sendall(content)
             until(somebody_waits)
         assert admin.read("/v1/customers", search=name)["items"] == []
     until(lambda: len(admin.read("/v1/customers", search=name)["items"]) == 20)
